@@ -1,0 +1,126 @@
+#include "cli/commands.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "cli/console.h"
+#include "cli/file_names.h"
+#include "cli/reporting.h"
+#include "recording/copy.h"
+#include "tracer/launch.h"
+
+namespace nodeleak::cli {
+namespace {
+
+int Trouble(absl::string_view sentence) {
+  Say(sentence);
+  return kExitTrouble;
+}
+
+int ExitStatus(const ReportingOutcome& outcome, int command_status) {
+  if (command_status != 0) return command_status;
+  if (outcome.failed) return kExitTrouble;
+  return outcome.fail_on ? kExitFailOn : 0;
+}
+
+absl::StatusOr<tracer::LaunchOptions> MakeLaunchOptions(const Invocation& invocation) {
+  const Settings& settings = invocation.settings;
+  char directory[4096];
+  if (getcwd(directory, sizeof directory) == nullptr)
+    return absl::UnavailableError(absl::StrCat("cannot tell the current directory: ", strerror(errno)));
+  absl::StatusOr<std::string> shim = tracer::FindShim();
+  if (!shim.ok()) return shim.status();
+  tracer::LaunchOptions options;
+  options.command = invocation.operands;
+  options.shim = *std::move(shim);
+  options.output_template = RecordingTemplate(settings.output, directory);
+  options.max_recording_bytes = settings.max_recording_bytes;
+  options.sample_bytes = settings.sample_bytes;
+  options.gc_at_end = settings.gc_at_end;
+  options.children = settings.children;
+  options.quiet = settings.quiet;
+  return options;
+}
+
+// A process that restarts itself by exec may name one file twice.
+std::vector<std::string> WithoutRepetitions(const std::vector<std::string>& paths) {
+  std::set<std::string> seen;
+  std::vector<std::string> unique;
+  for (const std::string& path : paths)
+    if (seen.insert(path).second) unique.push_back(path);
+  return unique;
+}
+
+}  // namespace
+
+int RunCommand(const Invocation& invocation) {
+  const Settings& settings = invocation.settings;
+  if (absl::Status status = CheckReportFolders(settings); !status.ok()) return Trouble(status.message());
+  absl::StatusOr<tracer::LaunchOptions> options = MakeLaunchOptions(invocation);
+  if (!options.ok()) return Trouble(options.status().message());
+  absl::StatusOr<tracer::LaunchResult> ended = tracer::Launch(*options);
+  if (!ended.ok()) return Trouble(ended.status().message());
+
+  std::vector<std::string> recordings = WithoutRepetitions(ended->recordings);
+  ReportingOutcome outcome;
+  bool left_for_later = settings.quiet && settings.reports.empty() && !settings.fail_on.has_value();
+  if (recordings.empty()) {
+    if (!settings.quiet)
+      Say("nothing was recorded: no node process was started (--children=all records every program)");
+  } else if (!left_for_later) {
+    outcome = ReportRecordings(recordings, settings, TextStream::kStderr);
+  }
+  if (ended->end_signal != 0) {
+    fflush(stdout);
+    tracer::EndBySignal(ended->end_signal);
+    return 128 + ended->end_signal;
+  }
+  return ExitStatus(outcome, ended->exit_code);
+}
+
+int ReportCommand(const Invocation& invocation) {
+  if (absl::Status status = CheckReportFolders(invocation.settings); !status.ok()) return Trouble(status.message());
+  return ExitStatus(ReportRecordings(invocation.operands, invocation.settings, TextStream::kStdout), 0);
+}
+
+int SnapshotCommand(const Invocation& invocation) {
+  const std::string& output = invocation.settings.output;
+  if (output.empty() || invocation.operands.size() != 1)
+    return Trouble(
+        "nodeleak snapshot needs one recording and a place for the copy: nodeleak snapshot RECORDING -o FILE");
+  absl::Status copied = recording::CopyRecording(invocation.operands[0], output);
+  return copied.ok() ? 0 : Trouble(copied.message());
+}
+
+int Main(absl::Span<const std::string> arguments) {
+  if (arguments.empty()) {
+    fputs(HelpText().c_str(), stderr);
+    return kExitTrouble;
+  }
+  absl::StatusOr<Invocation> invocation = ParseCommandLine(arguments);
+  if (!invocation.ok()) return Trouble(invocation.status().message());
+  switch (invocation->command) {
+    case Command::kRun:
+      return RunCommand(*invocation);
+    case Command::kReport:
+      return ReportCommand(*invocation);
+    case Command::kSnapshot:
+      return SnapshotCommand(*invocation);
+    case Command::kHelp:
+      fputs(HelpText().c_str(), stdout);
+      return 0;
+    case Command::kVersion:
+      puts("nodeleak " NODELEAK_VERSION);
+      return 0;
+    case Command::kNotYet:
+      return Trouble(absl::StrCat("nodeleak ", invocation->command_name, " is not in this version yet"));
+  }
+  return kExitTrouble;
+}
+
+}  // namespace nodeleak::cli

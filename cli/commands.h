@@ -1,0 +1,19 @@
+// Outside. What each command does; the result is the exit status.
+#pragma once
+
+#include "cli/options.h"
+
+namespace nodeleak::cli {
+
+inline constexpr int kExitFailOn = 1;   // --fail-on was met
+inline constexpr int kExitTrouble = 2;  // we could not do what was asked
+
+// Does not return when the command was ended by a signal: then we are ended by the same one.
+int RunCommand(const Invocation& invocation);
+int ReportCommand(const Invocation& invocation);
+int SnapshotCommand(const Invocation& invocation);
+
+// All of it, from the arguments behind the program's name.
+int Main(absl::Span<const std::string> arguments);
+
+}  // namespace nodeleak::cli

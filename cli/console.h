@@ -1,0 +1,26 @@
+// Outside. What a person at the terminal sees of us. stdout belongs to the command that is run, so we speak on stderr.
+#pragma once
+
+#include "absl/strings/string_view.h"
+
+namespace nodeleak::cli {
+
+// "nodeleak: <sentence>" on stderr.
+void Say(absl::string_view sentence);
+
+// Colour on this file descriptor: a terminal, not a dumb one, and NO_COLOR is not set (no-color.org).
+bool UseColor(int fd);
+
+// A line that is there while something takes long, and gone afterwards. Only on a terminal.
+class ProgressLine {
+ public:
+  explicit ProgressLine(absl::string_view text);
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+ private:
+  bool shown_;
+};
+
+}  // namespace nodeleak::cli

@@ -1,0 +1,41 @@
+// Runs inside node, on any thread, possibly inside malloc. Never allocates, waits or throws.
+//
+// The per-thread state of the shim and the guard that every hook opens. All of it is static TLS of a few bytes (node
+// starts a thread with a 32 KiB stack, where large TLS fails); anything bigger hangs off a pointer into mapped memory.
+#pragma once
+
+#include <errno.h>
+#include <stdint.h>
+
+namespace nodeleak::preload {
+
+struct ThreadState;  // recorder/thread_state.h: mapped memory, made at a thread's first recorded event
+
+struct ThreadLocals {
+  uint32_t depth;  // hooks entered on this thread
+  uint32_t isolate_generation;
+  ThreadState* state;
+};
+extern __thread ThreadLocals t_locals __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+// Re-entry depth; saves and restores errno. Only the outermost hook of a thread records: what the allocator, V8 or we
+// ourselves do inside is part of it.
+class Guard {
+ public:
+  Guard() : errno_(errno) { ++t_locals.depth; }
+  ~Guard() {
+    --t_locals.depth;
+    errno = errno_;
+  }
+  Guard(const Guard&) = delete;
+  Guard& operator=(const Guard&) = delete;
+
+  bool outermost() const { return t_locals.depth == 1; }
+  // The hooked call's own errno is what the program must see: call it after the real function.
+  void KeepErrno() { errno_ = errno; }
+
+ private:
+  int errno_;
+};
+
+}  // namespace nodeleak::preload

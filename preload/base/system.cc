@@ -1,0 +1,137 @@
+#include "preload/base/system.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "preload/base/guard.h"
+
+namespace nodeleak::preload {
+
+__thread ThreadLocals t_locals;
+
+long RawSyscall(long number, long a, long b, long c, long d, long e, long f) {
+  long result;
+  register long r10 asm("r10") = d;
+  register long r8 asm("r8") = e;
+  register long r9 asm("r9") = f;
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+               : "rcx", "r11", "memory");
+  return result;
+}
+
+void* MapMemory(size_t bytes) {
+  long result = RawSyscall(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return result < 0 && result > -4096 ? nullptr : reinterpret_cast<void*>(result);
+}
+
+void UnmapMemory(void* address, size_t bytes) {
+  if (address != nullptr) RawSyscall(SYS_munmap, reinterpret_cast<long>(address), static_cast<long>(bytes));
+}
+
+namespace {
+long g_pid;
+
+// Asked once; ForgetPid in a forked child, where the remembered one would read the parent.
+long OwnPid() {
+  long pid = __atomic_load_n(&g_pid, __ATOMIC_RELAXED);
+  if (pid == 0) {
+    pid = RawSyscall(SYS_getpid);
+    __atomic_store_n(&g_pid, pid, __ATOMIC_RELAXED);
+  }
+  return pid;
+}
+}  // namespace
+
+void ForgetPid() { __atomic_store_n(&g_pid, 0, __ATOMIC_RELAXED); }
+
+bool SafeRead(uint64_t address, void* out, size_t bytes) {
+  iovec local = {out, bytes};
+  iovec remote = {reinterpret_cast<void*>(address), bytes};
+  long result =
+      RawSyscall(SYS_process_vm_readv, OwnPid(), reinterpret_cast<long>(&local), 1, reinterpret_cast<long>(&remote), 1);
+  return result == static_cast<long>(bytes);
+}
+
+static uint64_t ReadClock(clockid_t clock) {
+  timespec now;
+  clock_gettime(clock, &now);  // vDSO: no system call, no errno on success
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+uint64_t MonotonicNanoseconds() { return ReadClock(CLOCK_MONOTONIC); }
+uint64_t CoarseMonotonicNanoseconds() { return ReadClock(CLOCK_MONOTONIC_COARSE); }
+
+MappedText ReadWholeFile(const char* path) {
+  long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return {nullptr, 0, 0};
+  MappedText text = {nullptr, 0, 256 * 1024};  // size of a /proc file is not known beforehand
+  text.data = static_cast<char*>(MapMemory(text.mapped));
+  while (text.data != nullptr) {
+    long got = RawSyscall(SYS_read, fd, reinterpret_cast<long>(text.data + text.bytes),
+                          static_cast<long>(text.mapped - 1 - text.bytes));
+    if (got == -EINTR) continue;
+    if (got <= 0) break;
+    text.bytes += static_cast<size_t>(got);
+    if (text.bytes < text.mapped - 1) continue;
+    char* larger = static_cast<char*>(MapMemory(text.mapped * 2));
+    if (larger == nullptr) break;
+    memcpy(larger, text.data, text.bytes);
+    UnmapMemory(text.data, text.mapped);
+    text.data = larger;
+    text.mapped *= 2;
+  }
+  RawSyscall(SYS_close, fd);
+  if (text.data == nullptr) return {nullptr, 0, 0};
+  return text;
+}
+
+void SayOnce(bool* said, const char* text) {
+  if (__atomic_exchange_n(said, true, __ATOMIC_RELAXED)) return;
+  char line[512] = "nodeleak: ";
+  size_t length = strlen(line);
+  for (const char* p = text; *p != '\0' && length < sizeof line - 1; ++p) line[length++] = *p;
+  line[length++] = '\n';
+  RawSyscall(SYS_write, 2, reinterpret_cast<long>(line), static_cast<long>(length));
+}
+
+bool Patience::WaitMore() {
+  constexpr uint32_t kSpins = 300;
+  constexpr uint32_t kYields = 100;
+  constexpr uint64_t kGiveUpNs = 500'000'000;
+  constexpr long kNapNs = 50'000;
+  ++tries_;
+  if (tries_ < kSpins) {
+    __builtin_ia32_pause();
+    return true;
+  }
+  const uint64_t now = MonotonicNanoseconds();
+  if (give_up_ns_ == 0) give_up_ns_ = now + kGiveUpNs;
+  if (tries_ < kSpins + kYields) {
+    RawSyscall(SYS_sched_yield);
+  } else {
+    timespec nap = {0, kNapNs};
+    RawSyscall(SYS_nanosleep, reinterpret_cast<long>(&nap), 0);
+  }
+  return now < give_up_ns_;
+}
+
+bool SpinLock::TryLock() {
+  Patience patience;
+  do {
+    if (__atomic_load_n(&word_, __ATOMIC_RELAXED) == 0 && __atomic_exchange_n(&word_, 1u, __ATOMIC_ACQUIRE) == 0) {
+      return true;
+    }
+  } while (patience.WaitMore());
+  return false;
+}
+
+}  // namespace nodeleak::preload

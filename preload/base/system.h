@@ -1,0 +1,60 @@
+// Runs inside node, on any thread, possibly inside malloc. Never allocates, throws, or goes through a hooked function:
+// raw system calls.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+namespace nodeleak::preload {
+
+// Raw system calls (no errno, no hooks, no cancellation point). Negative results are -errno.
+long RawSyscall(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
+
+// Anonymous zeroed memory outside every allocator; nullptr on failure. Never returned to the system by the shim unless
+// unmapped here.
+void* MapMemory(size_t bytes);
+void UnmapMemory(void* address, size_t bytes);
+
+// Copies `bytes` from anywhere in our own address space; false (and *out unspecified) where it is not readable. A
+// system call: 0.3 us and up.
+bool SafeRead(uint64_t address, void* out, size_t bytes);
+void ForgetPid();  // in a forked child
+
+uint64_t MonotonicNanoseconds();
+uint64_t CoarseMonotonicNanoseconds();
+
+// A file read whole into MapMemory memory (NUL-terminated). bytes excludes the NUL. {nullptr, 0} on failure. Free with
+// UnmapMemory(data, mapped).
+struct MappedText {
+  char* data;
+  size_t bytes;
+  size_t mapped;
+};
+MappedText ReadWholeFile(const char* path);
+
+// A short sentence to stderr, prefixed "nodeleak: ", at most once for each call site's `said` flag. Silent with
+// --quiet.
+void SayOnce(bool* said, const char* text);
+
+// How one of our own locks is waited for: spin, then yield, then nap, at most half a second. The holder never waits for
+// anything but the processor, so giving up means that it will never run again.
+class Patience {
+ public:
+  bool WaitMore();  // false: give up
+
+ private:
+  uint32_t tries_ = 0;
+  uint64_t give_up_ns_ = 0;
+};
+
+class SpinLock {
+ public:
+  bool TryLock();  // false: gave up
+  void Unlock() { __atomic_store_n(&word_, 0u, __ATOMIC_RELEASE); }
+
+ private:
+  uint32_t word_ = 0;
+};
+
+}  // namespace nodeleak::preload

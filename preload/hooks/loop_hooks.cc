@@ -1,0 +1,69 @@
+// Runs inside node, on any thread. The rare libc calls by which node's own threads pass us: the event loop's poll is
+// the safe point, and opening a file or asking for the directory are where a new isolate is met before its first poll.
+// When nothing is recorded, or the thread is known, each costs two loads.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "preload/hooks/process_originals.h"
+#include "preload/v8/runtime.h"
+
+using nodeleak::preload::process_originals;
+using nodeleak::preload::v8::SafePoint;
+using nodeleak::preload::v8::SeenAtLibcCall;
+
+NODELEAK_HOOK int epoll_wait(int epoll, epoll_event* events, int room, int timeout_ms) {
+  SafePoint(timeout_ms);
+  return process_originals().epoll_wait(epoll, events, room, timeout_ms);
+}
+
+NODELEAK_HOOK int epoll_pwait(int epoll, epoll_event* events, int room, int timeout_ms, const sigset_t* mask) {
+  SafePoint(timeout_ms);
+  return process_originals().epoll_pwait(epoll, events, room, timeout_ms, mask);
+}
+
+NODELEAK_HOOK int epoll_pwait2(int epoll, epoll_event* events, int room, const timespec* timeout,
+                               const sigset_t* mask) {
+  bool returns_at_once = timeout != nullptr && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+  SafePoint(returns_at_once ? 0 : -1);
+  if (process_originals().epoll_pwait2 == nullptr) {
+    errno = ENOSYS;
+    return -1;
+  }
+  return process_originals().epoll_pwait2(epoll, events, room, timeout, mask);
+}
+
+// The mode is there only for calls that may create a file.
+#define NODELEAK_MODE_ARGUMENT(flags)                               \
+  mode_t mode = 0;                                                  \
+  if (((flags)&O_CREAT) != 0 || ((flags)&O_TMPFILE) == O_TMPFILE) { \
+    va_list rest;                                                   \
+    va_start(rest, flags);                                          \
+    mode = va_arg(rest, mode_t);                                    \
+    va_end(rest);                                                   \
+  }
+
+NODELEAK_HOOK int open(const char* path, int flags, ...) {
+  NODELEAK_MODE_ARGUMENT(flags)
+  SeenAtLibcCall();
+  return process_originals().open(path, flags, mode);
+}
+
+NODELEAK_HOOK int open64(const char* path, int flags, ...) {
+  NODELEAK_MODE_ARGUMENT(flags)
+  SeenAtLibcCall();
+  return process_originals().open64(path, flags, mode);
+}
+
+NODELEAK_HOOK char* getcwd(char* buffer, size_t bytes) noexcept {
+  SeenAtLibcCall();
+  return process_originals().getcwd(buffer, bytes);
+}
+
+NODELEAK_HOOK ssize_t readlink(const char* path, char* buffer, size_t bytes) noexcept {
+  SeenAtLibcCall();
+  return process_originals().readlink(path, buffer, bytes);
+}

@@ -1,0 +1,145 @@
+// Runs inside node, on any thread, also inside a collection. The mmap family, and dlclose: what lies at an address
+// changes.
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "preload/base/guard.h"
+#include "preload/base/system.h"
+#include "preload/hooks/memory_originals.h"
+#include "preload/hooks/process_originals.h"
+#include "preload/hooks/start.h"
+#include "preload/recorder/recorder.h"
+#include "preload/unwind/modules.h"
+#include "preload/v8/js_frames.h"
+
+using namespace nodeleak::preload;
+
+namespace {
+
+bool Watching() { return IsRecording() && t_locals.depth == 0; }
+
+uint64_t Number(const void* address) { return reinterpret_cast<uint64_t>(address); }
+
+void TellV8(uint64_t start, uint64_t bytes, bool unreadable, bool executable) {
+  if (HasV8()) v8::MemoryChanged(start, bytes, unreadable, executable);
+}
+
+template <typename Call>
+void* Map(size_t bytes, int protection, int flags, int fd, Call call) {
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  if (!Watching()) return call();
+  Guard guard;
+  void* address = call();
+  guard.KeepErrno();
+  if (address != MAP_FAILED) {
+    const bool anonymous = (flags & MAP_ANONYMOUS) != 0 || fd < 0;
+    Mapped({Number(address), bytes, protection, flags, !anonymous});
+    if ((protection & PROT_EXEC) != 0 || (flags & MAP_FIXED) != 0) {
+      TellV8(Number(address), bytes, (protection & PROT_READ) == 0, (protection & PROT_EXEC) != 0);
+    }
+  }
+  return address;
+}
+
+template <typename Call>
+int Protect(void* address, size_t bytes, int protection, Call call) {
+  if (!Watching()) return call();
+  Guard guard;
+  const int result = call();
+  guard.KeepErrno();
+  if (result == 0) {
+    Protected(Number(address), bytes, protection);
+    if ((protection & (PROT_EXEC | PROT_READ)) != PROT_READ) {
+      TellV8(Number(address), bytes, (protection & PROT_READ) == 0, (protection & PROT_EXEC) != 0);
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+NODELEAK_HOOK void* mmap(void* hint, size_t bytes, int protection, int flags, int fd, off_t offset) {
+  return Map(bytes, protection, flags, fd,
+             [=] { return g_memory_originals.mmap(hint, bytes, protection, flags, fd, offset); });
+}
+
+NODELEAK_HOOK void* mmap64(void* hint, size_t bytes, int protection, int flags, int fd, off_t offset) {
+  return Map(bytes, protection, flags, fd,
+             [=] { return g_memory_originals.mmap64(hint, bytes, protection, flags, fd, offset); });
+}
+
+NODELEAK_HOOK int munmap(void* address, size_t bytes) {
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  if (!Watching()) return g_memory_originals.munmap(address, bytes);
+  Guard guard;
+  constexpr uint64_t kPageMask = 4095;
+  const bool valid = bytes != 0 && (Number(address) & kPageMask) == 0;
+  const uint64_t rounded = (bytes + kPageMask) & ~kPageMask;
+  if (valid) Unmapped(Number(address), rounded);
+  const int result = g_memory_originals.munmap(address, bytes);
+  guard.KeepErrno();
+  if (valid) TellV8(Number(address), rounded, true, false);
+  return result;
+}
+
+NODELEAK_HOOK void* mremap(void* old_address, size_t old_bytes, size_t new_bytes, int flags, ...) {
+  void* new_address = nullptr;
+  if ((flags & MREMAP_FIXED) != 0) {
+    va_list arguments;
+    va_start(arguments, flags);
+    new_address = va_arg(arguments, void*);
+    va_end(arguments);
+  }
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  if (!Watching()) return g_memory_originals.mremap(old_address, old_bytes, new_bytes, flags, new_address);
+  Guard guard;
+  void* moved = g_memory_originals.mremap(old_address, old_bytes, new_bytes, flags, new_address);
+  guard.KeepErrno();
+  if (moved != MAP_FAILED) {
+    // old_bytes 0 makes a second mapping of shared memory: the old one stays.
+    if (old_bytes != 0) Remapped(Number(old_address), old_bytes, Number(moved), new_bytes);
+    TellV8(Number(old_address), old_bytes, true, true);
+    TellV8(Number(moved), new_bytes, false, true);
+  }
+  return moved;
+}
+
+NODELEAK_HOOK int mprotect(void* address, size_t bytes, int protection) {
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  return Protect(address, bytes, protection, [=] { return g_memory_originals.mprotect(address, bytes, protection); });
+}
+
+NODELEAK_HOOK int pkey_mprotect(void* address, size_t bytes, int protection, int key) {
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  return Protect(address, bytes, protection,
+                 [=] { return g_memory_originals.pkey_mprotect(address, bytes, protection, key); });
+}
+
+NODELEAK_HOOK int brk(void* end) {
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  const int result = g_memory_originals.brk(end);
+  if (result == 0 && Watching()) BreakMoved(Number(end));
+  return result;
+}
+
+NODELEAK_HOOK void* sbrk(intptr_t increment) {
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  void* before = g_memory_originals.sbrk(increment);
+  if (before != reinterpret_cast<void*>(-1) && increment != 0 && Watching()) {
+    BreakMoved(Number(before) + static_cast<uint64_t>(increment));
+  }
+  return before;
+}
+
+// dlopen is not hooked: it looks at its caller (RUNPATH, $ORIGIN), which would be us. A new library is noticed at its
+// first unknown pc.
+NODELEAK_HOOK int dlclose(void* handle) {
+  if (!MemoryOriginalsReady()) FindMemoryOriginals();
+  const int result = g_memory_originals.dlclose(handle);  // destructors run in there: no Guard
+  if (!Watching()) return result;
+  Guard guard;
+  if (RefreshModules()) ModulesGone();
+  return result;
+}

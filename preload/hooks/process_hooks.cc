@@ -1,0 +1,132 @@
+#include "preload/hooks/process_hooks.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "preload/base/guard.h"
+#include "preload/base/system.h"
+#include "preload/hooks/exec_hooks.h"
+#include "preload/hooks/process_originals.h"
+#include "preload/hooks/signal_hooks.h"
+#include "preload/recorder/recorder.h"
+#include "preload/v8/runtime.h"
+
+namespace nodeleak::preload {
+namespace {
+
+long g_recorded_pid;
+
+// V8 is gone by now, or not in a state to be asked: node disposes of its platform before it calls exit().
+void Ends(recording::FreezeReason reason, int code) {
+  Guard guard;
+  if (!InRecordedProcess()) return;  // _exit in a vfork child runs in our memory
+  SetExitCode(code & 0xff);          // what the parent's wait will see
+  if (IsRecording()) Freeze(reason);
+}
+
+// return from main() does not go through the symbol exit.
+void AtLibcExit(int code, void*) { Ends(recording::FreezeReason::kLibcAtExit, code); }
+
+void InForkedChild() {
+  Guard guard;
+  g_recorded_pid = -1;
+  v8::RuntimeForked();
+  ForkedChild();
+  RestoreSignalsInForkedChild();
+}
+
+struct CloneStart {
+  CloneFunction function;
+  void* argument;
+};
+int ClonedMain(void* data) {
+  CloneStart start = *static_cast<CloneStart*>(data);
+  InForkedChild();
+  return start.function(start.argument);
+}
+
+}  // namespace
+
+bool InRecordedProcess() { return g_recorded_pid != 0 && RawSyscall(SYS_getpid) == g_recorded_pid; }
+
+void StartProcessHooks() {
+  process_originals();
+  g_recorded_pid = RawSyscall(SYS_getpid);
+  RememberEnvironmentForChildren();
+  on_exit(AtLibcExit, nullptr);
+  pthread_atfork(nullptr, nullptr, InForkedChild);
+}
+
+}  // namespace nodeleak::preload
+
+using nodeleak::preload::CloneFunction;
+using nodeleak::preload::Ends;
+using nodeleak::preload::Guard;
+using nodeleak::preload::process_originals;
+using nodeleak::recording::FreezeReason;
+
+NODELEAK_HOOK void exit(int code) noexcept {
+  Ends(FreezeReason::kExitCall, code);
+  process_originals().exit(code);
+  __builtin_unreachable();
+}
+
+NODELEAK_HOOK void quick_exit(int code) noexcept {
+  Ends(FreezeReason::kExitCall, code);
+  process_originals().quick_exit(code);
+  __builtin_unreachable();
+}
+
+NODELEAK_HOOK void _exit(int code) {
+  Ends(FreezeReason::kExitCall, code);
+  process_originals().underscore_exit(code);
+  __builtin_unreachable();
+}
+
+NODELEAK_HOOK void _Exit(int code) noexcept {
+  Ends(FreezeReason::kExitCall, code);
+  process_originals().underscore_exit(code);
+  __builtin_unreachable();
+}
+
+NODELEAK_HOOK void abort() noexcept {
+  {
+    Guard guard;
+    if (nodeleak::preload::InRecordedProcess() && nodeleak::preload::IsRecording()) {
+      nodeleak::preload::SetEndSignal(SIGABRT);
+      nodeleak::preload::Freeze(FreezeReason::kAbort);
+    }
+  }
+  process_originals().abort();
+  __builtin_unreachable();
+}
+
+// fork() and forkpty() reach us by pthread_atfork; _Fork runs no handlers.
+NODELEAK_HOOK pid_t _Fork() noexcept {
+  if (process_originals().underscore_fork == nullptr) {
+    errno = ENOSYS;
+    return -1;
+  }
+  pid_t pid = process_originals().underscore_fork();
+  if (pid == 0 && nodeleak::preload::IsRecording()) nodeleak::preload::InForkedChild();
+  return pid;
+}
+
+// A clone with its own memory is a fork. One that shares ours (a thread, a vfork) records into our tables rightly.
+NODELEAK_HOOK int clone(CloneFunction function, void* stack, int flags, void* argument, ...) noexcept {
+  va_list rest;
+  va_start(rest, argument);
+  auto* parent_tid = va_arg(rest, pid_t*);
+  void* tls = va_arg(rest, void*);
+  auto* child_tid = va_arg(rest, pid_t*);
+  va_end(rest);
+  if ((flags & CLONE_VM) != 0 || !nodeleak::preload::IsRecording())
+    return process_originals().clone(function, stack, flags, argument, parent_tid, tls, child_tid);
+  nodeleak::preload::CloneStart start = {function, argument};  // the child has its own copy of this stack
+  return process_originals().clone(nodeleak::preload::ClonedMain, stack, flags, &start, parent_tid, tls, child_tid);
+}

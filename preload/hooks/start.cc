@@ -1,0 +1,147 @@
+#include "preload/hooks/start.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "preload/base/guard.h"
+#include "preload/base/system.h"
+#include "preload/hooks/memory_originals.h"
+#include "preload/hooks/process_hooks.h"
+#include "preload/hooks/signal_hooks.h"
+#include "preload/hooks/thread_hooks.h"
+#include "preload/recorder/recorder_state.h"
+#include "preload/unwind/stack_walk.h"
+#include "preload/v8/js_frames.h"
+#include "preload/v8/runtime.h"
+
+namespace nodeleak::preload {
+namespace {
+
+bool g_has_v8;
+
+bool IsNode() { return dlsym(RTLD_DEFAULT, "_ZN2v87Isolate13TryGetCurrentEv") != nullptr; }
+
+// Programs that only start others: recorded when they are node (npm), never when they are not (sh), unless all are
+// asked for.
+constexpr const char* kLaunchers[] = {"sh",      "bash", "dash",       "zsh",      "ksh",        "fish",      "busybox",
+                                      "env",     "time", "timeout",    "nice",     "nohup",      "stdbuf",    "setsid",
+                                      "sudo",    "su",   "xargs",      "make",     "tini",       "dumb-init", "strace",
+                                      "ltrace",  "npm",  "npm-cli.js", "npx",      "npx-cli.js", "yarn",      "yarn.js",
+                                      "yarnpkg", "pnpm", "pnpm.cjs",   "corepack", "corepack.js"};
+
+const char* BaseName(const char* path) {
+  const char* slash = strrchr(path, '/');
+  return slash != nullptr ? slash + 1 : path;
+}
+
+bool IsLauncherName(const char* path) {
+  for (const char* name : kLaunchers) {
+    if (strcmp(BaseName(path), name) == 0) return true;
+  }
+  return false;
+}
+
+// node: the script it was given (the first argument that is no option); anything else: its executable.
+bool IsLauncher(bool is_node) {
+  if (!is_node) {
+    char path[4096];
+    const long length = RawSyscall(SYS_readlink, reinterpret_cast<long>("/proc/self/exe"), reinterpret_cast<long>(path),
+                                   sizeof path - 1);
+    if (length <= 0) return false;
+    path[length] = '\0';
+    return IsLauncherName(path);
+  }
+  MappedText command = ReadWholeFile("/proc/self/cmdline");
+  bool launcher = false;
+  const char* end = command.data + command.bytes;
+  for (const char* p = command.data; p != nullptr && p < end; p += strlen(p) + 1) {
+    if (p == command.data || *p == '-') continue;
+    launcher = IsLauncherName(p);
+    break;
+  }
+  UnmapMemory(command.data, command.mapped);
+  return launcher;
+}
+
+enum class Children { kNode, kAll, kNone };
+
+Children ReadChildren() {
+  const char* value = getenv("NODELEAK_CHILDREN");
+  if (value != nullptr && strcmp(value, "all") == 0) return Children::kAll;
+  if (value != nullptr && strcmp(value, "none") == 0) return Children::kNone;
+  return Children::kNode;
+}
+
+uint64_t ReadNumber(const char* name, uint64_t otherwise) {
+  const char* value = getenv(name);
+  return value != nullptr && *value != '\0' ? strtoull(value, nullptr, 10) : otherwise;
+}
+
+bool ShouldRecord(bool is_node, bool is_root, bool launcher, Children children) {
+  if (children == Children::kAll) return true;
+  if (is_node) return is_root || children == Children::kNode;
+  return is_root && !launcher;
+}
+
+bool Record(bool is_node, bool is_root, bool launcher) {
+  RecorderOptions options = {};
+  options.path_template = getenv("NODELEAK_OUTPUT");
+  options.index_path = getenv("NODELEAK_INDEX");
+  constexpr uint64_t kDefaultMaxBytes = 1ull << 30;
+  options.max_bytes = ReadNumber("NODELEAK_MAX_RECORDING", kDefaultMaxBytes);
+  options.sample_bytes = ReadNumber("NODELEAK_SAMPLE", 0);
+  const char* gc = getenv("NODELEAK_GC");
+  options.gc_at_end = gc == nullptr || strcmp(gc, "off") != 0;
+  options.flags = (is_node ? recording::kIsNode : 0u) | (launcher ? recording::kIsLauncher : 0u) |
+                  (is_root ? recording::kIsRootCommand : 0u);
+  if (options.path_template == nullptr) return false;
+  const char* why = "";
+  if (!StartRecording(options, &why)) {
+    char text[512] = "this process is not recorded: ";
+    strncat(text, options.path_template, 300);
+    strncat(text, ": ", 3);
+    strncat(text, why, 120);
+    static bool said;
+    SayOnce(&said, text);
+    return false;
+  }
+  g_has_v8 = is_node && v8::Start();
+  if (!StartStackWalk(g_has_v8)) {
+    SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kAbsent,
+                  "no memory for the unwind rules");
+  }
+  if (is_node) v8::StartRuntime(options.gc_at_end);
+  StartThreadHooks();
+  StartSignalHooks();
+  return true;
+}
+
+// Runs before the constructors of other libraries (-z initfirst): what they allocate is recorded too.
+__attribute__((constructor)) void Start(int, char**, char** environment) {
+  Guard guard;
+  if (environ == nullptr) environ = environment;  // libc's own constructor comes later; it will set the same
+  FindMemoryOriginals();
+  if (getenv("NODELEAK_PRELOAD") == nullptr) return;
+  StartProcessHooks();
+  const bool is_node = IsNode();
+  const bool is_root = ReadNumber("NODELEAK_ROOT", 0) == static_cast<uint64_t>(RawSyscall(SYS_getpid));
+  const bool launcher = IsLauncher(is_node);
+  if (!ShouldRecord(is_node, is_root, launcher, ReadChildren())) return;
+  if (!Record(is_node, is_root, launcher)) return;
+  __atomic_store_n(&g_recorder.control->recording, 1u, __ATOMIC_RELEASE);
+  StartWatcher(WatcherWait);
+}
+
+}  // namespace
+
+bool HasV8() { return g_has_v8; }
+
+void ModulesGone() {
+  ForgetUnwindRules();
+  g_recorder.stacks.ForgetCached();
+}
+
+}  // namespace nodeleak::preload

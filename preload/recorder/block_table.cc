@@ -1,0 +1,121 @@
+#include "preload/recorder/block_table.h"
+
+namespace nodeleak::preload {
+namespace {
+
+using recording::Block;
+using recording::Shard;
+
+// One multiplication serves both: the top bits choose the shard, the next ones the slot.
+uint64_t Hash(uint64_t address) { return (address >> 4) * 0x9e3779b97f4a7c15ull; }
+uint32_t ShardOf(uint64_t hash) { return static_cast<uint32_t>(hash >> 56); }
+uint32_t SlotOf(uint64_t hash, uint32_t capacity) { return static_cast<uint32_t>(hash >> 24) & (capacity - 1); }
+static_assert(recording::kShardCount == 256);
+
+void Place(Block* entries, uint32_t capacity, const Block& block) {
+  uint32_t slot = SlotOf(Hash(block.address), capacity);
+  while (entries[slot].address != 0) slot = (slot + 1) & (capacity - 1);
+  entries[slot] = block;
+}
+
+}  // namespace
+
+bool BlockTable::Lock(Shard& shard) {
+  Patience patience;
+  do {
+    uint32_t seen = __atomic_load_n(&shard.sequence, __ATOMIC_RELAXED);
+    if ((seen & 1) == 0 &&
+        __atomic_compare_exchange_n(&shard.sequence, &seen, seen + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+      __atomic_thread_fence(__ATOMIC_RELEASE);  // a reader that sees a changed entry sees the odd sequence
+      return true;
+    }
+  } while (patience.WaitMore());
+  return false;
+}
+
+void BlockTable::Unlock(Shard& shard) { __atomic_store_n(&shard.sequence, shard.sequence + 1, __ATOMIC_RELEASE); }
+
+bool BlockTable::Grow(Shard& shard) {
+  const uint32_t capacity = shard.capacity * 2;
+  const uint64_t offset = file_->Allocate(capacity * sizeof(Block));
+  if (offset == 0) return false;
+  Block* to = reinterpret_cast<Block*>(file_->At(offset));
+  const Block* from = Entries(shard);
+  for (uint32_t slot = 0; slot < shard.capacity; ++slot) {
+    if (from[slot].address != 0) Place(to, capacity, from[slot]);
+  }
+  const uint64_t old_offset = shard.offset;
+  const uint64_t old_bytes = shard.capacity * sizeof(Block);
+  // Killed between these two stores, the odd sequence tells the reader to look twice.
+  __atomic_store_n(&shard.offset, offset, __ATOMIC_RELEASE);
+  __atomic_store_n(&shard.capacity, capacity, __ATOMIC_RELEASE);
+  file_->Release(old_offset, old_bytes);
+  return true;
+}
+
+BlockTable::InsertResult BlockTable::Insert(const Block& block, Block* old) {
+  const uint64_t hash = Hash(block.address);
+  Shard& shard = file_->shards()[ShardOf(hash)];
+  if (!Lock(shard)) return InsertResult::kLockTimeout;
+  InsertResult result = InsertResult::kInserted;
+  // At most 3/4 full; when it cannot grow, up to the last but one slot (a search must end at an empty one).
+  if (shard.count * 4 >= shard.capacity * 3 && !Grow(shard) && shard.count + 1 >= shard.capacity) {
+    result = InsertResult::kFull;
+  } else {
+    Block* entries = Entries(shard);
+    const uint32_t mask = shard.capacity - 1;
+    uint32_t slot = SlotOf(hash, shard.capacity);
+    while (entries[slot].address != 0 && entries[slot].address != block.address) slot = (slot + 1) & mask;
+    if (entries[slot].address == block.address) {
+      *old = entries[slot];
+      shard.live_bytes -= recording::BlockSize(*old);
+      result = InsertResult::kReplaced;
+    } else {
+      ++shard.count;
+    }
+    entries[slot] = block;
+    shard.live_bytes += recording::BlockSize(block);
+  }
+  Unlock(shard);
+  return result;
+}
+
+bool BlockTable::Remove(uint64_t address, Block* removed) {
+  const uint64_t hash = Hash(address);
+  Shard& shard = file_->shards()[ShardOf(hash)];
+  if (!Lock(shard)) return false;
+  Block* entries = Entries(shard);
+  const uint32_t mask = shard.capacity - 1;
+  uint32_t slot = SlotOf(hash, shard.capacity);
+  while (entries[slot].address != 0 && entries[slot].address != address) slot = (slot + 1) & mask;
+  const bool found = entries[slot].address != 0;
+  if (found) {
+    *removed = entries[slot];
+    --shard.count;
+    shard.live_bytes -= recording::BlockSize(*removed);
+    // Backward shift: pull up every later entry of the run that may stand here.
+    uint32_t hole = slot;
+    for (uint32_t next = (slot + 1) & mask; entries[next].address != 0; next = (next + 1) & mask) {
+      const uint32_t home = SlotOf(Hash(entries[next].address), shard.capacity);
+      if (((next - home) & mask) >= ((next - hole) & mask)) {
+        entries[hole] = entries[next];
+        hole = next;
+      }
+    }
+    entries[hole].address = 0;
+  }
+  Unlock(shard);
+  return found;
+}
+
+BlockTable::Totals BlockTable::Live() const {
+  Totals totals = {0, 0};
+  for (uint32_t i = 0; i < recording::kShardCount; ++i) {
+    const Shard& shard = file_->shards()[i];
+    totals.bytes += __atomic_load_n(&shard.live_bytes, __ATOMIC_RELAXED);
+    totals.blocks += __atomic_load_n(&shard.count, __ATOMIC_RELAXED);
+  }
+  return totals;
+}
+
+}  // namespace nodeleak::preload

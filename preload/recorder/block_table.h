@@ -1,0 +1,58 @@
+// Runs inside node, on any thread, possibly inside malloc. Never allocates outside the recording, throws, or takes two
+// locks.
+//
+// Who is alive: address -> Block, in kShardCount open-addressing shards of the recording. A shard's `sequence` is its
+// lock and its version (a reader outside copies the shard and checks it). Removal shifts entries back, so a shard has
+// no tombstones and never needs cleaning.
+#pragma once
+
+#include <stdint.h>
+
+#include "preload/recorder/recording_file.h"
+#include "recording/layout.h"
+
+namespace nodeleak::preload {
+
+class BlockTable {
+ public:
+  enum class InsertResult : uint8_t { kInserted, kReplaced, kFull, kLockTimeout };
+
+  void Attach(RecordingFile* file) { file_ = file; }
+
+  // kReplaced: a block at that address was never seen to be freed; *old is that block.
+  InsertResult Insert(const recording::Block& block, recording::Block* old);
+  // False when the address is not known (normal) or the lock was not to be had.
+  bool Remove(uint64_t address, recording::Block* removed);
+
+  struct Totals {
+    uint64_t bytes;
+    uint64_t blocks;
+  };
+  Totals Live() const;  // sum over the shards, without locks
+
+  // Calls visit(block) for every live block; shard by shard under its lock.
+  template <typename Visitor>
+  void ForEach(Visitor visit) {
+    for (uint32_t i = 0; i < recording::kShardCount; ++i) {
+      recording::Shard& shard = file_->shards()[i];
+      if (!Lock(shard)) continue;
+      const recording::Block* entries = Entries(shard);
+      for (uint32_t slot = 0; slot < shard.capacity; ++slot) {
+        if (entries[slot].address != 0) visit(entries[slot]);
+      }
+      Unlock(shard);
+    }
+  }
+
+ private:
+  static bool Lock(recording::Shard& shard);
+  static void Unlock(recording::Shard& shard);
+  recording::Block* Entries(const recording::Shard& shard) const {
+    return reinterpret_cast<recording::Block*>(file_->At(shard.offset));
+  }
+  bool Grow(recording::Shard& shard);
+
+  RecordingFile* file_ = nullptr;
+};
+
+}  // namespace nodeleak::preload

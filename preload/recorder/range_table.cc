@@ -1,0 +1,161 @@
+#include "preload/recorder/range_table.h"
+
+#include <sys/mman.h>
+
+namespace nodeleak::preload {
+
+using recording::Range;
+
+void RangeTable::Attach(RecordingFile* file, RangeFreed freed) {
+  file_ = file;
+  freed_ = freed;
+  ranges_.Attach(file, recording::TableId::kRanges, 512);
+}
+
+bool RangeTable::Lock() {
+  uint32_t& sequence = file_->header()->ranges_sequence;
+  Patience patience;
+  do {
+    uint32_t seen = __atomic_load_n(&sequence, __ATOMIC_RELAXED);
+    if ((seen & 1) == 0 &&
+        __atomic_compare_exchange_n(&sequence, &seen, seen + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+      __atomic_thread_fence(__ATOMIC_RELEASE);
+      return true;
+    }
+  } while (patience.WaitMore());
+  return false;
+}
+
+void RangeTable::Unlock() {
+  uint32_t& sequence = file_->header()->ranges_sequence;
+  __atomic_store_n(&sequence, sequence + 1, __ATOMIC_RELEASE);
+}
+
+uint64_t RangeTable::LowerBound(uint64_t address) const {
+  uint64_t low = 0, high = ranges_.count();
+  while (low < high) {
+    const uint64_t middle = (low + high) / 2;
+    if (ranges_[middle].end > address) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+bool RangeTable::InsertAt(uint64_t index, const Range& range) {
+  const uint64_t count = ranges_.count();
+  if (!ranges_.Reserve(count + 1)) return false;
+  for (uint64_t i = count; i > index; --i) ranges_[i] = ranges_[i - 1];
+  ranges_[index] = range;
+  ranges_.Publish(count + 1);
+  return true;
+}
+
+void RangeTable::EraseAt(uint64_t first, uint64_t last) {
+  const uint64_t count = ranges_.count();
+  if (first == last) return;
+  for (uint64_t i = last; i < count; ++i) ranges_[first + i - last] = ranges_[i];
+  ranges_.Publish(count - (last - first));
+}
+
+// Afterwards no range straddles `address`.
+bool RangeTable::SplitAt(uint64_t address) {
+  const uint64_t index = LowerBound(address);
+  if (index == ranges_.count() || ranges_[index].start >= address) return true;
+  Range right = ranges_[index];
+  right.start = address;
+  if (!InsertAt(index + 1, right)) return false;
+  ranges_[index].end = address;
+  return true;
+}
+
+bool RangeTable::RemoveLocked(uint64_t start, uint64_t end, bool tell) {
+  if (!SplitAt(start) || !SplitAt(end)) return false;
+  const uint64_t first = LowerBound(start);
+  uint64_t last = first;
+  while (last < ranges_.count() && ranges_[last].start < end) {
+    if (tell) freed_(ranges_[last]);
+    ++last;
+  }
+  EraseAt(first, last);
+  return true;
+}
+
+// Neighbours that are one mapping in all but name become one entry again: protections that go back and forth must not
+// pile up.
+void RangeTable::MergeAround(uint64_t start, uint64_t end) {
+  uint64_t index = LowerBound(start > 0 ? start - 1 : 0);
+  while (index + 1 < ranges_.count() && ranges_[index].start <= end) {
+    Range& left = ranges_[index];
+    const Range& right = ranges_[index + 1];
+    const bool same = left.end == right.start && left.stack == right.stack && left.birth_tick == right.birth_tick &&
+                      left.birth_gc == right.birth_gc && left.flags == right.flags &&
+                      left.protection == right.protection;
+    if (same) {
+      left.end = right.end;
+      EraseAt(index + 1, index + 2);
+    } else {
+      ++index;
+    }
+  }
+}
+
+bool RangeTable::Insert(const Range& range) {
+  if (!Lock()) return false;
+  const bool done = RemoveLocked(range.start, range.end, true) && InsertAt(LowerBound(range.start), range);
+  Unlock();
+  return done;
+}
+
+bool RangeTable::Remove(uint64_t start, uint64_t end) {
+  if (!Lock()) return false;
+  const bool done = RemoveLocked(start, end, true);
+  Unlock();
+  return done;
+}
+
+bool RangeTable::Protect(uint64_t start, uint64_t end, uint32_t protection) {
+  if (!Lock()) return false;
+  const bool done = SplitAt(start) && SplitAt(end);
+  if (done) {
+    for (uint64_t i = LowerBound(start); i < ranges_.count() && ranges_[i].start < end; ++i)
+      ranges_[i].protection = protection;
+    MergeAround(start, end);
+  }
+  Unlock();
+  return done;
+}
+
+bool RangeTable::Move(uint64_t old_start, uint64_t old_end, uint64_t new_start, uint64_t new_bytes) {
+  if (!Lock()) return false;
+  const uint64_t index = LowerBound(old_start);
+  const bool known = index < ranges_.count() && ranges_[index].start <= old_start && ranges_[index].end > old_start;
+  bool done = false;
+  if (known) {
+    Range moved = ranges_[index];
+    moved.start = new_start;
+    moved.end = new_start + new_bytes;
+    // Not told: the block is the same block elsewhere. What lay at the new place is told.
+    done = RemoveLocked(old_start, old_end, false) && RemoveLocked(moved.start, moved.end, true) &&
+           InsertAt(LowerBound(moved.start), moved);
+  }
+  Unlock();
+  return done;
+}
+
+uint64_t RangeTable::CommittedBytes() {
+  if (!Lock()) return 0;
+  uint64_t bytes = 0;
+  for (uint64_t i = 0; i < ranges_.count(); ++i) {
+    const Range& range = ranges_[i];
+    if (range.protection != PROT_NONE && (range.flags & (recording::kRangeFile | recording::kRangeShared)) == 0) {
+      bytes += range.end - range.start;
+    }
+  }
+  Unlock();
+  return bytes;
+}
+
+}  // namespace nodeleak::preload

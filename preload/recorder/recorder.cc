@@ -1,0 +1,342 @@
+#include "preload/recorder/recorder.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "preload/base/guard.h"
+#include "preload/recorder/recorder_state.h"
+#include "preload/unwind/stack_walk.h"
+#include "preload/v8/runtime.h"
+
+namespace nodeleak::preload {
+
+using recording::Block;
+using recording::FreezeReason;
+using recording::Header;
+using recording::kNoIndex;
+using recording::LossId;
+using recording::MarkerId;
+using recording::Range;
+using recording::Stack;
+
+constinit RecorderState g_recorder;
+
+namespace {
+// In trouble: no lock, no sample.
+void StopWatching() {
+  Header* header = g_recorder.file.header();
+  __atomic_store_n(&g_recorder.control->recording, 0u, __ATOMIC_RELEASE);
+  header->frozen_ns = NanosecondsSinceStart();
+  header->freeze_reason = static_cast<uint32_t>(FreezeReason::kTrouble);
+}
+}  // namespace
+
+bool IsRecording() {
+  const ControlPage* control = g_recorder.control;
+  return control != nullptr && __atomic_load_n(&control->recording, __ATOMIC_RELAXED) != 0;
+}
+
+void CountLoss(LossId id, uint64_t bytes) {
+  if (g_recorder.control == nullptr) return;
+  recording::Loss& loss = g_recorder.file.header()->losses[static_cast<uint32_t>(id)];
+  const uint64_t before = __atomic_fetch_add(&loss.count, 1, __ATOMIC_RELAXED);
+  // The holder of a lock is gone for good (longjmp out of a signal handler, a cancelled thread): each wait would cost
+  // the program half a second.
+  constexpr uint64_t kMostTimeouts = 8;
+  if (id == LossId::kLockTimeout && before >= kMostTimeouts) StopWatching();
+  __atomic_fetch_add(&loss.bytes, bytes, __ATOMIC_RELAXED);
+}
+
+ThreadState* CurrentThreadState() {
+  ThreadState* state = t_locals.state;
+  return state != nullptr ? state : g_recorder.threads.MakeState();
+}
+
+namespace {
+
+void Add(uint64_t* counter, uint64_t value) { __atomic_fetch_add(counter, value, __ATOMIC_RELAXED); }
+
+// The Stack of the calling thread here; 0 ("unknown") when it cannot be stored.
+uint32_t TakeStack(uint64_t bytes) {
+  ThreadState* state = CurrentThreadState();
+  if (state == nullptr) return g_recorder.stacks.MarkerStack(MarkerId::kNotWalked);
+  StackBounds bounds = state->bounds;
+  const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+  if (here < bounds.low - (64u << 20) || here >= bounds.high)
+    bounds.high = FindStackEnd(here);  // on another stack: a fiber
+  WalkStack(bounds, &state->stack);
+  LossId lost = LossId::kCount;
+  const uint32_t stack = g_recorder.stacks.Find(state->stack, state->stack_thread, &lost);
+  if (lost != LossId::kCount) CountLoss(lost, bytes);
+  return stack;
+}
+
+void CountAllocation(uint32_t index, uint64_t bytes, uint32_t tick) {
+  Stack& stack = g_recorder.stacks[index];
+  Add(&stack.allocated_bytes, bytes);
+  if (__atomic_fetch_add(&stack.allocated_blocks, 1, __ATOMIC_RELAXED) == 0) stack.first_tick = tick;
+  __atomic_store_n(&stack.last_tick, tick, __ATOMIC_RELAXED);
+}
+
+void CountFree(uint32_t index, uint64_t bytes) {
+  Stack& stack = g_recorder.stacks[index];
+  Add(&stack.freed_bytes, bytes);
+  Add(&stack.freed_blocks, 1);
+}
+
+}  // namespace
+
+void Allocated(const void* address, size_t bytes) {
+  const uint32_t stack = TakeStack(bytes);
+  Block block;
+  block.address = reinterpret_cast<uint64_t>(address);
+  block.size_and_gc = recording::PackSizeAndGc(bytes, v8::CurrentMajorGcCount());
+  block.stack = stack;
+  block.birth_tick = TicksSinceStart();
+  Block old;
+  switch (g_recorder.blocks.Insert(block, &old)) {
+    case BlockTable::InsertResult::kReplaced:
+      CountFree(old.stack, recording::BlockSize(old));
+      break;
+    case BlockTable::InsertResult::kInserted:
+      break;
+    case BlockTable::InsertResult::kFull:
+      CountLoss(LossId::kBlocksTableFull, bytes);
+      return;
+    case BlockTable::InsertResult::kLockTimeout:
+      CountLoss(LossId::kLockTimeout, bytes);
+      return;
+  }
+  CountAllocation(stack, bytes, block.birth_tick);
+}
+
+void Freeing(const void* address) {
+  Block block;
+  if (g_recorder.blocks.Remove(reinterpret_cast<uint64_t>(address), &block)) {
+    CountFree(block.stack, recording::BlockSize(block));
+  }
+}
+
+RemovedBlock TakeForRealloc(const void* address) {
+  RemovedBlock removed;
+  if (!g_recorder.blocks.Remove(reinterpret_cast<uint64_t>(address), &removed.block)) removed.block.address = 0;
+  return removed;
+}
+
+void PutBack(const RemovedBlock& removed) {
+  Block old;
+  if (removed.block.address != 0) g_recorder.blocks.Insert(removed.block, &old);
+}
+
+void Forget(const RemovedBlock& removed) {
+  if (removed.block.address != 0) CountFree(removed.block.stack, recording::BlockSize(removed.block));
+}
+
+void Mapped(const MappingEvent& event) {
+  const uint64_t bytes = (event.bytes + recording::kPageBytes - 1) & ~(recording::kPageBytes - 1);
+  Range range = {};
+  range.start = event.start;
+  range.end = event.start + bytes;
+  range.stack = TakeStack(bytes);
+  range.birth_tick = TicksSinceStart();
+  range.birth_gc = v8::CurrentMajorGcCount();
+  range.flags = (event.file ? recording::kRangeFile : 0u) |
+                ((event.map_flags & MAP_TYPE) == MAP_PRIVATE ? 0u : recording::kRangeShared) |
+                ((event.map_flags & MAP_STACK) != 0 ? recording::kRangeThreadStack : 0u);
+  range.protection = static_cast<uint32_t>(event.protection);
+  if (!g_recorder.ranges.Insert(range)) {
+    CountLoss(LossId::kRangesTableFull, bytes);
+    return;
+  }
+  g_recorder.stacks[range.stack].flags |= recording::kStackMapping;
+  CountAllocation(range.stack, bytes, range.birth_tick);
+}
+
+void Unmapped(uint64_t start, uint64_t bytes) {
+  if (!g_recorder.ranges.Remove(start, start + bytes)) CountLoss(LossId::kRangesTableFull, bytes);
+}
+
+void Remapped(uint64_t old_start, uint64_t old_bytes, uint64_t new_start, uint64_t new_bytes) {
+  if (!g_recorder.ranges.Move(old_start, old_start + old_bytes, new_start, new_bytes)) return;
+}
+
+void Protected(uint64_t start, uint64_t bytes, int protection) {
+  if (!g_recorder.ranges.Protect(start, start + bytes, static_cast<uint32_t>(protection))) {
+    CountLoss(LossId::kRangesTableFull, 0);
+  }
+}
+
+void BreakMoved(uint64_t bytes) { g_recorder.file.header()->brk_bytes = bytes; }
+
+uint32_t ThreadWillStart(uint64_t start_routine) { return g_recorder.threads.WillStart(start_routine, TakeStack(0)); }
+void ThreadStarted(uint32_t thread_index) { g_recorder.threads.Started(thread_index); }
+void ThreadEnding() { g_recorder.threads.Ending(); }
+
+uint32_t IsolateRegistered(uint64_t address, bool main_isolate) {
+  ThreadState* state = CurrentThreadState();
+  if (!main_isolate) g_recorder.threads.BecameWorker();
+  if (!g_recorder.isolate_lock.TryLock()) return kNoIndex;
+  recording::Isolate isolate = {};
+  isolate.thread = state != nullptr ? state->thread : kNoIndex;
+  isolate.generation = static_cast<uint32_t>(g_recorder.isolates.count() + 1);
+  isolate.address = address;
+  isolate.registered_ns = NanosecondsSinceStart();
+  const uint32_t index = g_recorder.isolates.Append(isolate);
+  g_recorder.isolate_lock.Unlock();
+  return index;
+}
+
+void IsolateDisposed(uint32_t index) {
+  if (index == kNoIndex) return;
+  recording::Isolate& isolate = g_recorder.isolates[index];
+  isolate.disposed_ns = NanosecondsSinceStart();
+}
+
+void CollectionFinished(const GcEvent& event) {
+  if (event.isolate == kNoIndex) return;
+  recording::Isolate& isolate = g_recorder.isolates[event.isolate];
+  constexpr uint32_t kScavenge = 1, kMinorMarkSweep = 2, kMarkCompact = 4;
+  if ((event.v8_type & (kScavenge | kMinorMarkSweep)) != 0) {
+    ++isolate.scavenges;
+    isolate.scavenge_ns += event.duration_ns;
+  } else if ((event.v8_type & kMarkCompact) != 0) {
+    ++isolate.mark_compacts;
+    isolate.mark_compact_ns += event.duration_ns;
+    isolate.last_mark_compact_ns = NanosecondsSinceStart();
+    if (event.isolate == 0) g_recorder.file.header()->major_gcs = static_cast<uint32_t>(isolate.mark_compacts);
+  } else {
+    ++isolate.other_gcs;
+    isolate.other_gc_ns += event.duration_ns;
+  }
+}
+
+void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
+  if (index == kNoIndex) return;
+  recording::Isolate& isolate = g_recorder.isolates[index];
+  isolate.statistics_ns = NanosecondsSinceStart();
+  isolate.heap_total = statistics.total;
+  isolate.heap_physical = statistics.physical;
+  isolate.heap_used = statistics.used;
+  isolate.heap_limit = statistics.limit;
+  isolate.malloced = statistics.malloced;
+  isolate.peak_malloced = statistics.peak_malloced;
+  isolate.external = statistics.external;
+  isolate.global_handles = statistics.global_handles;
+  isolate.native_contexts = statistics.native_contexts;
+  isolate.detached_contexts = statistics.detached_contexts;
+}
+
+void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,
+                   uint64_t physical) {
+  if (isolate == kNoIndex) return;
+  const recording::StringRef label = g_recorder.stacks.InternString(name, strlen(name));
+  if (!g_recorder.isolate_lock.TryLock()) return;
+  recording::HeapSpace space = {isolate, 0, label, size, used, available, physical};
+  const uint64_t count = g_recorder.spaces.count();
+  uint64_t index = 0;
+  while (index < count &&
+         (g_recorder.spaces[index].isolate != isolate || g_recorder.spaces[index].name.offset != label.offset))
+    ++index;
+  if (index < count) {
+    g_recorder.spaces[index] = space;
+  } else {
+    g_recorder.spaces.Append(space);
+  }
+  g_recorder.isolate_lock.Unlock();
+}
+
+void UpdateTotals() {
+  Header* header = g_recorder.file.header();
+  const BlockTable::Totals live = g_recorder.blocks.Live();
+  header->live_bytes = live.bytes;
+  header->live_blocks = live.blocks;
+  header->mapped_bytes = g_recorder.ranges.CommittedBytes();
+}
+
+void NoteBeforeEndGc() {
+  if (!IsRecording()) return;
+  SampleNow();  // its checkpoint tells, stack by stack, what the collection frees
+  const BlockTable::Totals live = g_recorder.blocks.Live();
+  Header* header = g_recorder.file.header();
+  header->live_bytes_before_gc = live.bytes;
+  header->live_blocks_before_gc = live.blocks;
+}
+
+void SetGcAtEnd(recording::GcAtEnd state) {
+  if (IsRecording()) g_recorder.file.header()->gc_at_end = static_cast<uint32_t>(state);
+}
+
+void Freeze(FreezeReason reason) {
+  if (!IsRecording() || __atomic_exchange_n(&g_recorder.frozen, 1u, __ATOMIC_ACQ_REL) != 0) return;
+  Header* header = g_recorder.file.header();
+  SampleNow();
+  __atomic_store_n(&g_recorder.control->recording, 0u, __ATOMIC_RELEASE);
+  UpdateTotals();
+  header->rss_at_freeze = ReadRssBytes();
+  header->frozen_ns = NanosecondsSinceStart();
+  header->freeze_reason = static_cast<uint32_t>(reason);
+  __atomic_store_n(&header->state, static_cast<uint32_t>(recording::ProcessState::kFrozen), __ATOMIC_RELEASE);
+}
+
+namespace {
+// After the freeze too, but never in a forked child (its control page is wiped, and `frozen` alone does not tell).
+bool OwnsRecording() {
+  return g_recorder.control != nullptr &&
+         (IsRecording() || __atomic_load_n(&g_recorder.frozen, __ATOMIC_RELAXED) != 0) &&
+         g_recorder.file.header() != nullptr;
+}
+}  // namespace
+
+void SetExitCode(int code) {
+  if (!OwnsRecording()) return;
+  Header* header = g_recorder.file.header();
+  header->exit_code = code & 0xff;
+  header->ended_ns = NanosecondsSinceStart();
+  __atomic_store_n(&header->state, static_cast<uint32_t>(recording::ProcessState::kEnded), __ATOMIC_RELEASE);
+}
+
+void SetEndSignal(int signal) {
+  if (!OwnsRecording()) return;
+  Header* header = g_recorder.file.header();
+  header->end_signal = signal;
+  header->ended_ns = NanosecondsSinceStart();
+}
+
+void WillExec() {
+  if (!IsRecording()) return;
+  UpdateTotals();
+  Header* header = g_recorder.file.header();
+  header->freeze_reason = static_cast<uint32_t>(FreezeReason::kExec);
+  header->frozen_ns = NanosecondsSinceStart();
+}
+
+void ExecFailed() {
+  if (!IsRecording()) return;
+  Header* header = g_recorder.file.header();
+  header->freeze_reason = static_cast<uint32_t>(FreezeReason::kNone);
+  header->frozen_ns = 0;
+}
+
+void SetCapability(recording::CapabilityId id, recording::CapabilityState state, const char* why) {
+  if (g_recorder.control == nullptr) return;
+  recording::Capability& capability = g_recorder.file.header()->capabilities[static_cast<uint32_t>(id)];
+  capability.why = why != nullptr ? g_recorder.stacks.InternString(why, strlen(why)) : recording::StringRef{0, 0};
+  capability.state = static_cast<uint32_t>(state);
+}
+
+void SetVersions(const char* node_version, const char* v8_version) {
+  if (g_recorder.control == nullptr) return;
+  Header* header = g_recorder.file.header();
+  if (node_version != nullptr)
+    header->node_version = g_recorder.stacks.InternString(node_version, strlen(node_version));
+  if (v8_version != nullptr) header->v8_version = g_recorder.stacks.InternString(v8_version, strlen(v8_version));
+}
+
+void ForkedChild() {
+  ForgetPid();
+  g_recorder.control = nullptr;
+  g_recorder.file.Abandon();
+  t_locals.state = nullptr;
+}
+
+}  // namespace nodeleak::preload

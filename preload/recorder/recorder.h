@@ -1,0 +1,104 @@
+// Runs inside node, on any thread, possibly inside malloc. Never allocates through a hooked allocator, never throws,
+// waits only for its own short locks and at most kLockPatience for each: then the event is counted as lost.
+//
+// The recorder owns the recording file and everything in it. The hooks call Allocated/Freeing/Mapped..., the V8 runtime
+// reports isolates and collections, the end of the process freezes it. Each function says which threads may call it.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "recording/layout.h"
+
+namespace nodeleak::preload {
+
+struct RecorderOptions {
+  const char* path_template;  // absolute, with %p and %n
+  const char* index_path;     // the launcher's list of recordings; may be null
+  uint64_t max_bytes;         // of the recording
+  uint64_t sample_bytes;      // 0: every allocation
+  uint32_t flags;             // recording::HeaderFlag
+  bool gc_at_end;
+};
+
+// Process-wide: true between Start and Freeze. One relaxed load; every hook looks at it first.
+bool IsRecording();
+
+// Creates the file and begins. Once, on the main thread. False: *why (static text) says what failed; the process goes
+// on unrecorded.
+bool StartRecording(const RecorderOptions& options, const char** why);
+
+// Stops recording blocks and mappings for good and writes down why. Idempotent: the first caller wins. Any thread.
+void Freeze(recording::FreezeReason reason);
+
+// The picture before the forced GC at the end, so that the report can name the garbage. Any thread, before Freeze.
+void NoteBeforeEndGc();
+void SetGcAtEnd(recording::GcAtEnd state);
+void SetExitCode(int code);
+void SetEndSignal(int signal);
+
+// --- the allocator hooks, any thread; the calling thread is inside a Guard
+void Allocated(const void* address, size_t bytes);
+void Freeing(const void* address);
+
+// realloc is remove, call, insert; a failed call puts the old block back as it was.
+struct RemovedBlock {
+  recording::Block block;  // address 0: was not known
+};
+RemovedBlock TakeForRealloc(const void* address);
+void PutBack(const RemovedBlock& removed);  // the call failed
+void Forget(const RemovedBlock& removed);   // the call succeeded: the old block is gone
+
+// --- the mapping hooks
+struct MappingEvent {
+  uint64_t start, bytes;
+  int protection;
+  int map_flags;  // MAP_*
+  bool file;
+};
+void Mapped(const MappingEvent& event);         // after a successful mmap
+void Unmapped(uint64_t start, uint64_t bytes);  // before munmap
+void Remapped(uint64_t old_start, uint64_t old_bytes, uint64_t new_start,
+              uint64_t new_bytes);                               // after a successful mremap
+void Protected(uint64_t start, uint64_t bytes, int protection);  // after a successful mprotect
+void BreakMoved(uint64_t bytes);
+
+// --- threads; called on the thread itself, or by its creator where said
+uint32_t ThreadWillStart(uint64_t start_routine);  // creator, before pthread_create: takes the creation stack; returns
+                                                   // a Thread index or kNoIndex
+void ThreadStarted(uint32_t thread_index);         // new thread, first thing
+void ThreadEnding();
+
+// --- V8 runtime; on the isolate's thread. Indices into the Isolate table; kNoIndex when it is full.
+uint32_t IsolateRegistered(uint64_t address, bool main_isolate);
+void IsolateDisposed(uint32_t isolate);
+struct GcEvent {
+  uint32_t isolate;
+  uint32_t
+      v8_type;  // v8::GCType bits: 1 scavenge, 2 minor mark-sweep, 4 mark-compact, 8 incremental, 16 weak callbacks
+  uint64_t duration_ns;
+};
+void CollectionFinished(const GcEvent& event);
+
+// v8::HeapStatistics of one isolate, bytes. And its spaces; names are copied.
+struct HeapStatistics {
+  uint64_t total, physical, used, limit, malloced, peak_malloced, external, global_handles, native_contexts,
+      detached_contexts;
+};
+void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics);
+void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,
+                   uint64_t physical);
+
+void SetCapability(recording::CapabilityId id, recording::CapabilityState state, const char* why);
+void SetVersions(const char* node_version, const char* v8_version);
+void CountLoss(recording::LossId id, uint64_t bytes);
+
+// The recorded process itself is about to replace its image: what stands in the file then is its end. ExecFailed takes
+// it back. Never called in a vfork child.
+void WillExec();
+void ExecFailed();
+
+// The forked child: stop, touch nothing of the parent's file. In the child, first thing after fork.
+void ForkedChild();
+
+}  // namespace nodeleak::preload

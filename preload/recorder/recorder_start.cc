@@ -1,0 +1,218 @@
+// Inside node, on the main thread, before main(): where the recording goes and what its header says of the process.
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "preload/base/guard.h"
+#include "preload/recorder/recorder_state.h"
+#include "preload/unwind/modules.h"
+
+namespace nodeleak::preload {
+namespace {
+
+using recording::Header;
+using recording::StringRef;
+using recording::TableId;
+
+constexpr size_t kMaxPath = 4096;
+
+StringRef Intern(const char* text, size_t bytes) { return g_recorder.stacks.InternString(text, bytes); }
+
+// Appends with a bound; false when it does not fit.
+bool Append(char* out, size_t* length, const char* text, size_t bytes) {
+  if (*length + bytes >= kMaxPath) return false;
+  memcpy(out + *length, text, bytes);
+  *length += bytes;
+  out[*length] = '\0';
+  return true;
+}
+
+size_t FormatNumber(uint64_t value, char (&out)[24]) {
+  char reversed[24];
+  size_t count = 0;
+  do reversed[count++] = static_cast<char>('0' + value % 10);
+  while ((value /= 10) != 0);
+  for (size_t i = 0; i < count; ++i) out[i] = reversed[count - 1 - i];
+  return count;
+}
+
+const char* BaseName(const char* path) {
+  const char* slash = strrchr(path, '/');
+  return slash != nullptr ? slash + 1 : path;
+}
+
+// %p is the pid, %n the program's name. Without %p, the pid goes in before the extension for all but the command
+// itself.
+bool ExpandPath(const RecorderOptions& options, const char* executable, char (&out)[kMaxPath]) {
+  char pid[24];
+  const size_t pid_length = FormatNumber(static_cast<uint64_t>(RawSyscall(SYS_getpid)), pid);
+  size_t length = 0;
+  bool has_pid = false;
+  for (const char* p = options.path_template; *p != '\0'; ++p) {
+    bool fits = true;
+    if (p[0] == '%' && p[1] == 'p') {
+      fits = Append(out, &length, pid, pid_length);
+      has_pid = true;
+      ++p;
+    } else if (p[0] == '%' && p[1] == 'n') {
+      fits = Append(out, &length, BaseName(executable), strlen(BaseName(executable)));
+      ++p;
+    } else {
+      fits = Append(out, &length, p, 1);
+    }
+    if (!fits) return false;
+  }
+  if (has_pid || (options.flags & recording::kIsRootCommand) != 0) return true;
+  char tail[kMaxPath];
+  char* dot = strrchr(out, '.');
+  if (dot == nullptr || strchr(dot, '/') != nullptr) dot = out + length;
+  strcpy(tail, dot);
+  length = static_cast<size_t>(dot - out);
+  return Append(out, &length, ".", 1) && Append(out, &length, pid, pid_length) &&
+         Append(out, &length, tail, strlen(tail));
+}
+
+void ReadLink(const char* path, char (&out)[kMaxPath]) {
+  const long length =
+      RawSyscall(SYS_readlinkat, AT_FDCWD, reinterpret_cast<long>(path), reinterpret_cast<long>(out), kMaxPath - 1);
+  out[length > 0 ? length : 0] = '\0';
+}
+
+// Field 22 of /proc/self/stat, counted behind the command name's closing parenthesis.
+uint64_t ReadStartTicks() {
+  MappedText stat = ReadWholeFile("/proc/self/stat");
+  const char* p = stat.data != nullptr ? strrchr(stat.data, ')') : nullptr;
+  uint64_t ticks = 0;
+  if (p != nullptr) {
+    constexpr int kFieldsToSkip = 20;
+    for (int field = 0; field < kFieldsToSkip && p != nullptr; ++field) p = strchr(p + 1, ' ');
+    if (p != nullptr) ticks = strtoull(p, nullptr, 10);
+  }
+  UnmapMemory(stat.data, stat.mapped);
+  return ticks;
+}
+
+uint64_t RealtimeNanoseconds() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+uint32_t RecordModule(const ModuleInfo& info, const char* path) {
+  recording::Module module = {};
+  module.path = Intern(path, strlen(path));
+  memcpy(module.build_id, info.build_id, sizeof module.build_id);
+  module.build_id_bytes = info.build_id_bytes;
+  module.bias = info.bias;
+  module.start = info.start;
+  module.end = info.end;
+  module.loaded_ns = NanosecondsSinceStart();
+  module.is_executable = info.is_executable;
+  return g_recorder.modules.Append(module);
+}
+
+void RecordModuleGone(uint32_t index) {
+  if (index == recording::kNoIndex) return;
+  recording::Module& module = g_recorder.modules[index];
+  module.unloaded_ns = NanosecondsSinceStart();
+}
+
+void FreedRangePart(const recording::Range& part) {
+  recording::Stack& stack = g_recorder.stacks[part.stack];
+  __atomic_fetch_add(&stack.freed_bytes, part.end - part.start, __ATOMIC_RELAXED);
+}
+
+bool AttachTables() {
+  RecordingFile* file = &g_recorder.file;
+  g_recorder.blocks.Attach(file);
+  g_recorder.ranges.Attach(file, FreedRangePart);
+  g_recorder.modules.Attach(file, TableId::kModules, 64);
+  g_recorder.isolates.Attach(file, TableId::kIsolates, 32);
+  g_recorder.spaces.Attach(file, TableId::kSpaces, 64);
+  g_recorder.timeline.Attach(file, TableId::kTimeline, 512);
+  g_recorder.checkpoints.Attach(file, TableId::kCheckpoints, recording::kMaxCheckpoints * 2);
+  g_recorder.checkpoint_entries.Attach(file, TableId::kCheckpointEntries, 1024);
+  return g_recorder.stacks.Attach(file) && g_recorder.threads.Attach(file);
+}
+
+void DescribeProcess(const RecorderOptions& options, const char* executable) {
+  Header* header = g_recorder.file.header();
+  header->flags = options.flags;
+  header->pid = static_cast<uint32_t>(RawSyscall(SYS_getpid));
+  header->ppid = static_cast<uint32_t>(RawSyscall(SYS_getppid));
+  header->process_start_ticks = ReadStartTicks();
+  header->executable = Intern(executable, strlen(executable));
+  MappedText command = ReadWholeFile("/proc/self/cmdline");
+  if (command.data != nullptr) header->command = Intern(command.data, command.bytes);
+  UnmapMemory(command.data, command.mapped);
+  char directory[kMaxPath];
+  const long length = RawSyscall(SYS_getcwd, reinterpret_cast<long>(directory), sizeof directory);
+  if (length > 1) header->working_directory = Intern(directory, static_cast<size_t>(length - 1));
+  header->exit_code = -1;
+  header->sample_bytes = options.sample_bytes;
+  if (!options.gc_at_end) header->gc_at_end = static_cast<uint32_t>(recording::GcAtEnd::kOff);
+}
+
+void TellLauncher(const char* index_path, const char* path) {
+  if (index_path == nullptr) return;
+  const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(index_path), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (fd < 0) return;
+  char line[kMaxPath + 1];
+  const size_t length = strlen(path);
+  memcpy(line, path, length);
+  line[length] = '\n';
+  RawSyscall(SYS_write, fd, reinterpret_cast<long>(line), static_cast<long>(length + 1));
+  RawSyscall(SYS_close, fd);
+}
+
+ControlPage* MakeControlPage() {
+  ControlPage* page = static_cast<ControlPage*>(MapMemory(recording::kPageBytes));
+  if (page == nullptr) return nullptr;
+  // Linux 4.14; without it a fork that bypasses libc would go on recording: then rather not at all.
+  if (RawSyscall(SYS_madvise, reinterpret_cast<long>(page), recording::kPageBytes, MADV_WIPEONFORK) != 0)
+    return nullptr;
+  return page;
+}
+
+}  // namespace
+
+bool StartRecording(const RecorderOptions& options, const char** why) {
+  static char path[kMaxPath];
+  static char executable[kMaxPath];
+  ReadLink("/proc/self/exe", executable);
+  if (!ExpandPath(options, executable, path)) {
+    *why = "the path of the recording is too long";
+    return false;
+  }
+  ControlPage* control = MakeControlPage();
+  if (control == nullptr) {
+    *why = "the kernel is too old (MADV_WIPEONFORK, Linux 4.14)";
+    return false;
+  }
+  if (!g_recorder.file.Create(path, options.max_bytes, why)) return false;
+  Header* header = g_recorder.file.header();
+  g_recorder.start_ns = MonotonicNanoseconds();
+  header->start_monotonic_ns = g_recorder.start_ns;
+  header->start_realtime_ns = RealtimeNanoseconds();
+  if (!AttachTables()) {
+    *why = "there is no room for its tables (--max-recording)";
+    g_recorder.file.Close();
+    RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
+    return false;
+  }
+  g_recorder.control = control;
+  DescribeProcess(options, executable);
+  SetModuleObservers(RecordModule, RecordModuleGone);
+  RefreshModules();
+  g_recorder.threads.IsMain();
+  SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kFull, nullptr);
+  SetCapability(recording::CapabilityId::kMappings, recording::CapabilityState::kFull, nullptr);
+  TellLauncher(options.index_path, path);
+  __atomic_store_n(&header->state, static_cast<uint32_t>(recording::ProcessState::kRecording), __ATOMIC_RELEASE);
+  return true;
+}
+
+}  // namespace nodeleak::preload

@@ -1,0 +1,59 @@
+// Runs inside node. The one recorder of the process: what recorder.cc, recorder_start.cc and watcher.cc share.
+#pragma once
+
+#include <stdint.h>
+
+#include "preload/recorder/append_table.h"
+#include "preload/recorder/block_table.h"
+#include "preload/recorder/range_table.h"
+#include "preload/recorder/recorder.h"
+#include "preload/recorder/recording_file.h"
+#include "preload/recorder/stack_table.h"
+#include "preload/recorder/threads.h"
+
+namespace nodeleak::preload {
+
+// Lives in a page that the kernel wipes in every forked child, however it was forked: there recording is simply off.
+struct ControlPage {
+  uint32_t recording;
+};
+
+struct RecorderState {
+  ControlPage* control = {};  // nullptr before StartRecording
+  uint64_t start_ns = {};     // CLOCK_MONOTONIC
+  uint32_t frozen = {};       // set once by the first Freeze
+  RecordingFile file = {};
+  BlockTable blocks = {};
+  RangeTable ranges = {};
+  StackTable stacks = {};
+  Threads threads = {};
+  SpinLock isolate_lock = {};  // appends to isolates and spaces
+  AppendTable<recording::Isolate> isolates = {};
+  AppendTable<recording::HeapSpace> spaces = {};
+  AppendTable<recording::TimelineSample> timeline = {};  // watcher thread only
+  AppendTable<recording::Checkpoint> checkpoints = {};   // watcher thread only
+  AppendTable<recording::CheckpointEntry> checkpoint_entries = {};
+  AppendTable<recording::Module> modules = {};  // under the module table's lock
+  uint64_t heap_used = {};                      // of all isolates, at their last safe point
+};
+extern RecorderState g_recorder __attribute__((visibility("hidden")));
+
+inline uint64_t NanosecondsSinceStart() { return MonotonicNanoseconds() - g_recorder.start_ns; }
+inline uint32_t TicksSinceStart() {
+  return static_cast<uint32_t>((CoarseMonotonicNanoseconds() - g_recorder.start_ns) / recording::kTickNanoseconds);
+}
+
+// Writes the totals that the header keeps. Any thread.
+void UpdateTotals();
+
+// watcher.cc: starts the watcher thread (all signals blocked, small stack), which sleeps by calling
+// `sleep(milliseconds)`. Inside a Guard.
+using WatcherSleep = void (*)(uint32_t timeout_ms);
+bool StartWatcher(WatcherSleep sleep);
+// One sample and, when due, one checkpoint. Watcher thread; also at the freeze, when the watcher is told to leave them
+// alone.
+void SampleNow();
+
+uint64_t ReadRssBytes();
+
+}  // namespace nodeleak::preload

@@ -1,0 +1,209 @@
+#include "preload/recorder/recording_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+namespace nodeleak::preload {
+namespace {
+
+using recording::Block;
+using recording::Header;
+using recording::kPageBytes;
+using recording::kShardCount;
+using recording::Shard;
+
+constexpr uint32_t kFirstShardEntries = 64;
+// Our descriptor lives high up, out of the way of programs that count on the lowest free number.
+constexpr int kFirstDescriptor = 900;
+
+uint64_t RoundToPage(uint64_t bytes) { return (bytes + kPageBytes - 1) & ~(kPageBytes - 1); }
+
+long OpenAt(const char* path, int flags, int mode) {
+  return RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path), flags | O_NOFOLLOW | O_CLOEXEC, mode);
+}
+
+bool IsRecordingFile(const char* path) {
+  long fd = OpenAt(path, O_RDONLY | O_NONBLOCK, 0);
+  if (fd < 0) return false;
+  uint64_t magic = 0;
+  long got = RawSyscall(SYS_read, fd, reinterpret_cast<long>(&magic), sizeof magic);
+  struct stat status;
+  bool regular = RawSyscall(SYS_fstat, fd, reinterpret_cast<long>(&status)) == 0 && S_ISREG(status.st_mode);
+  RawSyscall(SYS_close, fd);
+  return regular && got == sizeof magic && magic == recording::kMagic;
+}
+
+struct OpenError {
+  long code;
+  const char* why;
+};
+constexpr OpenError kOpenErrors[] = {
+    {-EACCES, "permission denied"},          {-ENOENT, "its directory does not exist"},
+    {-ENOSPC, "the disk is full"},           {-EROFS, "the file system is read-only"},
+    {-EDQUOT, "the disk quota is used up"},  {-ENOTDIR, "part of its path is not a directory"},
+    {-EISDIR, "it is a directory"},          {-ELOOP, "it is a symbolic link"},
+    {-ENAMETOOLONG, "its name is too long"}, {-EMFILE, "too many open files"},
+};
+
+const char* Explain(long code) {
+  for (const OpenError& error : kOpenErrors) {
+    if (error.code == code) return error.why;
+  }
+  return "the file cannot be created";
+}
+
+}  // namespace
+
+bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** why) {
+  long fd = OpenAt(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+  if (fd == -EEXIST) {
+    if (!IsRecordingFile(path)) {
+      *why = "a file of that name is there and is not a recording (choose another --output)";
+      return false;
+    }
+    // A new file, not the old one emptied: somebody may be reading or still writing the old one.
+    RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
+    fd = OpenAt(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+  }
+  if (fd < 0) {
+    *why = Explain(fd);
+    return false;
+  }
+  long high = RawSyscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, kFirstDescriptor);
+  if (high >= 0) {
+    RawSyscall(SYS_close, fd);
+    fd = high;
+  }
+  fd_ = static_cast<int>(fd);
+  struct stat status;
+  RawSyscall(SYS_fstat, fd, reinterpret_cast<long>(&status));
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
+
+  rlimit limit;
+  if (RawSyscall(SYS_getrlimit, RLIMIT_FSIZE, reinterpret_cast<long>(&limit)) == 0 && limit.rlim_cur < max_bytes) {
+    max_bytes = limit.rlim_cur;  // one byte more would be a SIGXFSZ to the program
+  }
+  max_bytes_ = max_bytes & ~(kPageBytes - 1);
+  long mapped = RawSyscall(SYS_mmap, 0, static_cast<long>(max_bytes_), PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_NORESERVE, fd_, 0);
+  if (mapped < 0 && mapped > -4096) {
+    *why = "its memory cannot be mapped (is the address space limited? try a smaller --max-recording)";
+  } else {
+    base_ = reinterpret_cast<char*>(mapped);
+    // A forked child must not write into its parent's recording, whatever it does.
+    RawSyscall(SYS_madvise, mapped, static_cast<long>(max_bytes_), MADV_DONTFORK);
+    if (InitializeLayout()) return true;
+    *why = "there is no room for it (is the disk full, or --max-recording below 1 MiB?)";
+    RawSyscall(SYS_munmap, mapped, static_cast<long>(max_bytes_));
+    base_ = nullptr;
+  }
+  RawSyscall(SYS_close, fd_);
+  fd_ = -1;
+  RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
+  return false;
+}
+
+bool RecordingFile::CreateInMemory(uint64_t max_bytes) {
+  max_bytes_ = max_bytes & ~(kPageBytes - 1);
+  base_ = static_cast<char*>(MapMemory(max_bytes_));
+  return base_ != nullptr && InitializeLayout();
+}
+
+void RecordingFile::Close() {
+  if (base_ != nullptr) UnmapMemory(base_, max_bytes_);
+  if (DescriptorIsOurs()) RawSyscall(SYS_close, fd_);
+  base_ = nullptr;
+  fd_ = -1;
+}
+
+bool RecordingFile::InitializeLayout() {
+  const uint64_t shards_bytes = RoundToPage(kShardCount * sizeof(Shard));
+  const uint64_t blocks_bytes = RoundToPage(kShardCount * kFirstShardEntries * sizeof(Block));
+  const uint64_t fixed = sizeof(Header) + shards_bytes + blocks_bytes;
+  if (fixed > max_bytes_ || !Extend(0, fixed)) return false;
+  end_ = fixed;
+  Header* h = header();
+  h->version = recording::kFormatVersion;
+  h->header_bytes = sizeof(Header);
+  h->file_bytes = end_;
+  h->max_file_bytes = max_bytes_;
+  h->shards_offset = sizeof(Header);
+  for (uint32_t i = 0; i < kShardCount; ++i) {
+    shards()[i].capacity = kFirstShardEntries;
+    shards()[i].offset = sizeof(Header) + shards_bytes + i * kFirstShardEntries * sizeof(Block);
+  }
+  __atomic_store_n(&h->magic, recording::kMagic, __ATOMIC_RELEASE);
+  return true;
+}
+
+// The program may have closed our descriptor and reused its number: never touch somebody else's file.
+bool RecordingFile::DescriptorIsOurs() const {
+  struct stat status;
+  return fd_ >= 0 && RawSyscall(SYS_fstat, fd_, reinterpret_cast<long>(&status)) == 0 && status.st_dev == device_ &&
+         status.st_ino == inode_;
+}
+
+bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
+  if (fd_ < 0) return true;
+  if (!DescriptorIsOurs()) return false;
+  rlimit limit;
+  if (RawSyscall(SYS_getrlimit, RLIMIT_FSIZE, reinterpret_cast<long>(&limit)) == 0 && limit.rlim_cur < offset + bytes) {
+    return false;
+  }
+  long result;
+  do {
+    result = RawSyscall(SYS_fallocate, fd_, 0, static_cast<long>(offset), static_cast<long>(bytes));
+  } while (result == -EINTR);
+  if (result != -EOPNOTSUPP) return result == 0;
+  // A file system that cannot reserve: write the zeros, which reserves just as well.
+  static const char zeros[kPageBytes] = {};
+  for (uint64_t done = 0; done < bytes; done += kPageBytes) {
+    if (RawSyscall(SYS_pwrite64, fd_, reinterpret_cast<long>(zeros), kPageBytes, static_cast<long>(offset + done)) !=
+        static_cast<long>(kPageBytes)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+uint64_t RecordingFile::Allocate(uint64_t bytes) {
+  bytes = RoundToPage(bytes);
+  if (!lock_.TryLock()) return 0;
+  uint64_t offset = 0;
+  uint32_t reused = 0;
+  while (reused < free_count_ && free_[reused].bytes != bytes) ++reused;
+  if (reused < free_count_) {
+    if (Extend(free_[reused].offset, bytes)) {  // its blocks were given back to the disk
+      offset = free_[reused].offset;
+      free_[reused] = free_[--free_count_];
+      memset(At(offset), 0, bytes);
+    }
+  } else if (end_ + bytes <= max_bytes_ && Extend(end_, bytes)) {
+    offset = end_;
+    end_ += bytes;
+    __atomic_store_n(&header()->file_bytes, end_, __ATOMIC_RELEASE);
+  }
+  lock_.Unlock();
+  return offset;
+}
+
+void RecordingFile::Release(uint64_t offset, uint64_t bytes) {
+  if ((offset & (kPageBytes - 1)) != 0 || bytes < kPageBytes) return;  // part of a page that others share
+  bytes = RoundToPage(bytes);
+  if (DescriptorIsOurs()) {
+    RawSyscall(SYS_fallocate, fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<long>(offset),
+               static_cast<long>(bytes));
+  }
+  if (!lock_.TryLock()) return;
+  if (free_count_ < kMaxFreeExtents) free_[free_count_++] = {offset, bytes};
+  lock_.Unlock();
+}
+
+}  // namespace nodeleak::preload

@@ -1,0 +1,58 @@
+// Runs inside node, on any thread, possibly inside malloc. Never allocates or throws; no hooked function is called.
+//
+// The recording file: created once, mapped MAP_SHARED in one piece up to its limit, extended only by fallocate *before*
+// memory is touched, so a full disk is a refused extent and never a SIGBUS. File offset and address differ by a
+// constant.
+#pragma once
+
+#include <stdint.h>
+
+#include "preload/base/system.h"
+#include "recording/layout.h"
+
+namespace nodeleak::preload {
+
+class RecordingFile {
+ public:
+  // Creates `path` (0600, never through a symbolic link) with a header and empty shards. A file that is there already
+  // is replaced only when it is a recording. False: *why is a static clause ("the disk is full"); nothing is left
+  // behind.
+  bool Create(const char* path, uint64_t max_bytes, const char** why);
+  // The same over anonymous memory, for unit tests of the tables.
+  bool CreateInMemory(uint64_t max_bytes);
+  void Close();  // unmaps and closes; the file stays
+
+  recording::Header* header() const { return reinterpret_cast<recording::Header*>(base_); }
+  char* At(uint64_t offset) const { return base_ + offset; }
+  recording::Shard* shards() const { return reinterpret_cast<recording::Shard*>(base_ + sizeof(recording::Header)); }
+
+  // A zeroed extent, page aligned; 0 when the limit is reached or the disk is full. Any thread.
+  uint64_t Allocate(uint64_t bytes);
+  // Gives an extent back for reuse; its disk blocks are freed at once where the file system can.
+  void Release(uint64_t offset, uint64_t bytes);
+
+  // In a forked child: the mapping and the descriptor are the parent's.
+  void Abandon() { base_ = nullptr; }
+
+ private:
+  bool DescriptorIsOurs() const;
+  bool Extend(uint64_t offset, uint64_t bytes);
+  bool InitializeLayout();
+
+  struct FreeExtent {
+    uint64_t offset;
+    uint64_t bytes;
+  };
+  static constexpr uint32_t kMaxFreeExtents = 1024;
+
+  char* base_ = nullptr;
+  uint64_t max_bytes_ = 0;
+  uint64_t end_ = 0;
+  int fd_ = -1;  // -1: in memory
+  uint64_t device_ = 0, inode_ = 0;
+  SpinLock lock_;
+  FreeExtent free_[kMaxFreeExtents] = {};
+  uint32_t free_count_ = 0;
+};
+
+}  // namespace nodeleak::preload

@@ -1,0 +1,289 @@
+#include "preload/recorder/stack_table.h"
+
+#include <string.h>
+
+#include "preload/unwind/modules.h"
+
+namespace nodeleak::preload {
+namespace {
+
+using recording::Frame;
+using recording::FrameType;
+using recording::JsFunction;
+using recording::kNoIndex;
+using recording::LossId;
+using recording::MarkerId;
+using recording::Stack;
+using recording::StringRef;
+using recording::TableId;
+
+// One raw frame can be several (inlining), so a stack of kMaxDepth walked frames can be longer; what is above is cut
+// like a deep stack.
+constexpr uint32_t kScratchFrames = kMaxDepth * 2;
+
+uint64_t HashFrame(const Frame& frame) {
+  const uint64_t head = static_cast<uint64_t>(frame.type) << 32 | frame.module_or_function;
+  return HashBytes(&frame.value, sizeof frame.value, head * 0x9e3779b97f4a7c15ull);
+}
+bool SameFrame(const Frame& a, const Frame& b) {
+  return a.type == b.type && a.module_or_function == b.module_or_function && a.value == b.value;
+}
+uint64_t HashPair(uint64_t a, uint64_t b) {
+  const uint64_t pair[2] = {a, b};
+  return HashBytes(pair, sizeof pair);
+}
+
+Frame MarkerFrame(MarkerId id) {
+  Frame frame = {};
+  frame.type = static_cast<uint8_t>(FrameType::kMarker);
+  frame.module_or_function = kNoIndex;
+  frame.value = static_cast<uint64_t>(id);
+  return frame;
+}
+
+Frame NativeFrame(uint64_t pc) {
+  const ModuleInfo* module = FindModule(pc - 1);
+  if (module == nullptr) return MarkerFrame(MarkerId::kUnknownCode);
+  Frame frame = {};
+  frame.type = static_cast<uint8_t>(FrameType::kNative);
+  frame.module_or_function = module->recording_index;
+  frame.value = pc - module->bias;
+  return frame;
+}
+
+}  // namespace
+
+bool StackTable::Attach(RecordingFile* file) {
+  bytes_.Attach(file, TableId::kStringBytes, 1 << 15);
+  functions_.Attach(file, TableId::kJsFunctions, 256);
+  frames_.Attach(file, TableId::kFrames, 1024);
+  nodes_.Attach(file, TableId::kStackNodes, 4096);
+  stacks_.Attach(file, TableId::kStacks, 512);
+  cache_ = static_cast<uint64_t*>(MapMemory(sizeof(uint64_t) << kCacheBits));
+  frame_cache_ = static_cast<CachedFrames*>(MapMemory(sizeof(CachedFrames) << kFrameCacheBits));
+  resolve_ = static_cast<v8::ResolveBuffer*>(MapMemory(sizeof(v8::ResolveBuffer)));
+  scratch_ = static_cast<uint32_t*>(MapMemory(kScratchFrames * sizeof(uint32_t)));
+  if (cache_ == nullptr || frame_cache_ == nullptr || resolve_ == nullptr || scratch_ == nullptr) return false;
+  if (nodes_.Append({0, kNoIndex}) != 0) return false;  // the root
+  for (uint32_t id = 0; id < static_cast<uint32_t>(MarkerId::kCount); ++id) {
+    const uint32_t frame =
+        InternFrame(MarkerFrame(static_cast<MarkerId>(id == 0 ? static_cast<uint64_t>(MarkerId::kTableFull) : id)));
+    const uint32_t node = frame == kNoIndex ? kNoIndex : InternNode(0, frame);
+    marker_stacks_[id] = node == kNoIndex ? 0 : InternStack(node, kNoIndex, 1, recording::kStackIncomplete);
+    if (node == kNoIndex) return false;
+  }
+  return stacks_.count() > 0;
+}
+
+void StackTable::ForgetCached() {
+  if (cache_ == nullptr) return;
+  for (uint64_t i = 0; i < 1u << kCacheBits; ++i) __atomic_store_n(&cache_[i], 0, __ATOMIC_RELAXED);
+  if (!lock_.TryLock()) return;
+  memset(frame_cache_, 0, sizeof(CachedFrames) << kFrameCacheBits);
+  lock_.Unlock();
+}
+
+uint32_t StackTable::Find(const WalkedStack& walked, uint32_t thread, LossId* lost) {
+  const uint64_t hash = walked.hash ^ (static_cast<uint64_t>(thread) + 1) * 0xd6e8feb86659fd93ull;
+  uint64_t& slot = CacheSlot(hash);
+  const uint64_t tag = hash >> kIndexBits << kIndexBits;
+  const uint64_t cached = __atomic_load_n(&slot, __ATOMIC_RELAXED);
+  constexpr uint64_t kIndexMask = (1u << kIndexBits) - 1;
+  if ((cached & ~kIndexMask) == tag && cached != 0) return static_cast<uint32_t>(cached & kIndexMask);
+  if (!lock_.TryLock()) {
+    *lost = LossId::kLockTimeout;
+    return 0;
+  }
+  const uint32_t stack = Intern(walked, thread);
+  lock_.Unlock();
+  if (stack > kIndexMask) {  // kNoIndex, or more stacks than the cache can name
+    *lost = LossId::kStacksTableFull;
+    return 0;
+  }
+  __atomic_store_n(&slot, tag | stack, __ATOMIC_RELAXED);
+  return stack;
+}
+
+uint32_t StackTable::Intern(const WalkedStack& walked, uint32_t thread) {
+  uint32_t depth = 0;
+  for (uint32_t i = 0; i < walked.depth; ++i) {
+    if (!ResolveFrame(walked.frames[i], scratch_, &depth, kScratchFrames)) return kNoIndex;
+  }
+  uint32_t node = 0;
+  for (uint32_t i = depth; i-- > 0;) {
+    node = InternNode(node, scratch_[i]);
+    if (node == kNoIndex) return kNoIndex;
+  }
+  const uint32_t flags =
+      (walked.truncated ? recording::kStackTruncated : 0u) | (walked.incomplete ? recording::kStackIncomplete : 0u);
+  return InternStack(node, thread, depth, flags);
+}
+
+bool StackTable::ResolveFrame(const WalkedFrame& walked, uint32_t* out, uint32_t* count, uint32_t capacity) {
+  const uint64_t hash = HashPair(walked.key_a + static_cast<uint64_t>(walked.type), walked.key_b);
+  CachedFrames& cached = frame_cache_[hash >> (64 - kFrameCacheBits)];
+  // A zeroed slot has key 0, which no frame has.
+  if (cached.key_a == walked.key_a && cached.key_b == walked.key_b && cached.key_a != 0) {
+    for (uint32_t i = 0; i < cached.count && *count < capacity; ++i) out[(*count)++] = cached.frames[i];
+    return true;
+  }
+  const uint32_t first = *count;
+  bool cacheable = true;
+  if (walked.type == WalkedType::kV8) {
+    if (!ResolveV8(walked, out, count, capacity, &cacheable)) return false;
+  } else {
+    const Frame frame = walked.type == WalkedType::kNative ? NativeFrame(walked.key_a)
+                                                           : MarkerFrame(static_cast<MarkerId>(walked.key_a));
+    const uint32_t index = InternFrame(frame);
+    if (index == kNoIndex) return false;
+    cacheable = frame.type == static_cast<uint8_t>(FrameType::kNative);
+    if (*count < capacity) out[(*count)++] = index;
+  }
+  const uint32_t got = *count - first;
+  if (cacheable && got <= kInlineFrames) {
+    cached.key_a = walked.key_a;
+    cached.key_b = walked.key_b;
+    cached.count = got;
+    memcpy(cached.frames, out + first, got * sizeof out[0]);
+  }
+  return true;
+}
+
+bool StackTable::ResolveV8(const WalkedFrame& walked, uint32_t* out, uint32_t* count, uint32_t capacity,
+                           bool* cacheable) {
+  resolve_->frame_count = 0;
+  resolve_->text_bytes = 0;
+  if (!v8::ResolveV8Frame(walked, resolve_, cacheable)) {
+    *cacheable = false;
+    const uint32_t index = InternFrame(MarkerFrame(MarkerId::kJsFunctionUnknown));
+    if (index == kNoIndex) return false;
+    if (*count < capacity) out[(*count)++] = index;
+    return true;
+  }
+  for (uint32_t i = 0; i < resolve_->frame_count; ++i) {
+    const uint32_t index = InternResolved(resolve_->frames[i]);
+    if (index == kNoIndex) return false;
+    if (*count < capacity) out[(*count)++] = index;
+  }
+  return true;
+}
+
+uint32_t StackTable::InternResolved(const v8::ResolvedFrame& resolved) {
+  Frame frame = {};
+  frame.type = resolved.type;
+  frame.tier = resolved.tier;
+  frame.inlined = resolved.inlined;
+  if (resolved.type == static_cast<uint8_t>(FrameType::kMarker)) {
+    frame.module_or_function = kNoIndex;
+    frame.value = resolved.value;
+    return InternFrame(frame);
+  }
+  JsFunction function = {};
+  function.name = InternStringLocked(resolve_->text + resolved.name.offset, resolved.name.length);
+  function.file = InternStringLocked(resolve_->text + resolved.file.offset, resolved.file.length);
+  function.where = InternStringLocked(resolve_->text + resolved.where.offset, resolved.where.length);
+  function.line = resolved.function_line;
+  function.column = resolved.function_column;
+  function.flags = resolved.function_flags;
+  frame.module_or_function = InternFunction(function);
+  if (frame.module_or_function == kNoIndex) return kNoIndex;
+  frame.value = resolved.type == static_cast<uint8_t>(FrameType::kWasm)
+                    ? resolved.value
+                    : static_cast<uint64_t>(resolved.line) << 32 | resolved.column;
+  return InternFrame(frame);
+}
+
+StringRef StackTable::InternString(const char* text, uint64_t bytes) {
+  if (!lock_.TryLock()) return {0, 0};
+  const StringRef ref = InternStringLocked(text, bytes);
+  lock_.Unlock();
+  return ref;
+}
+
+// Strings lie back to back and may cross from one extent into the next: both sides go byte by byte through operator[].
+StringRef StackTable::InternStringLocked(const char* text, uint64_t bytes) {
+  constexpr uint64_t kMaxString = 1 << 16;
+  if (bytes == 0) return {0, 0};
+  if (bytes > kMaxString) bytes = kMaxString;
+  const uint64_t hash = HashBytes(text, bytes);
+  const uint32_t found = string_index_.Find(hash, [&](uint32_t index) {
+    const StringRef ref = strings_[index].ref;
+    if (ref.length != bytes) return false;
+    for (uint64_t i = 0; i < bytes; ++i) {
+      if (bytes_[ref.offset + i] != text[i]) return false;
+    }
+    return true;
+  });
+  if (found != InternIndex::kNone) return strings_[found].ref;
+  const uint64_t offset = bytes_.count();
+  if (offset + bytes > 0xffffffffu || !GrowStrings() || !bytes_.Reserve(offset + bytes)) return {0, 0};
+  for (uint64_t i = 0; i < bytes; ++i) bytes_[offset + i] = text[i];
+  bytes_.Publish(offset + bytes);
+  const StringRef ref = {static_cast<uint32_t>(offset), static_cast<uint32_t>(bytes)};
+  strings_[string_count_] = {ref, hash};
+  string_index_.Insert(hash, string_count_++, [this](uint32_t index) { return strings_[index].hash; });
+  return ref;
+}
+
+bool StackTable::GrowStrings() {
+  if (string_count_ < string_capacity_) return true;
+  const uint32_t capacity = string_capacity_ == 0 ? 4096 : string_capacity_ * 2;
+  InternedString* larger = static_cast<InternedString*>(MapMemory(capacity * sizeof(InternedString)));
+  if (larger == nullptr) return false;
+  if (string_count_ > 0) memcpy(larger, strings_, string_count_ * sizeof(InternedString));
+  UnmapMemory(strings_, string_capacity_ * sizeof(InternedString));
+  strings_ = larger;
+  string_capacity_ = capacity;
+  return true;
+}
+
+uint32_t StackTable::InternFunction(const JsFunction& function) {
+  const auto hash_of = [](const JsFunction& f) { return HashBytes(&f, sizeof f); };
+  const uint64_t hash = hash_of(function);
+  const uint32_t found =
+      function_index_.Find(hash, [&](uint32_t i) { return memcmp(&functions_[i], &function, sizeof function) == 0; });
+  if (found != InternIndex::kNone) return found;
+  const uint32_t index = functions_.Append(function);
+  if (index != kNoIndex) function_index_.Insert(hash, index, [&](uint32_t i) { return hash_of(functions_[i]); });
+  return index;
+}
+
+uint32_t StackTable::InternFrame(const Frame& frame) {
+  const uint64_t hash = HashFrame(frame);
+  const uint32_t found = frame_index_.Find(hash, [&](uint32_t i) { return SameFrame(frames_[i], frame); });
+  if (found != InternIndex::kNone) return found;
+  const uint32_t index = frames_.Append(frame);
+  if (index != kNoIndex) frame_index_.Insert(hash, index, [this](uint32_t i) { return HashFrame(frames_[i]); });
+  return index;
+}
+
+uint32_t StackTable::InternNode(uint32_t parent, uint32_t frame) {
+  const uint64_t hash = HashPair(parent, frame);
+  const uint32_t found =
+      node_index_.Find(hash, [&](uint32_t i) { return nodes_[i].parent == parent && nodes_[i].frame == frame; });
+  if (found != InternIndex::kNone) return found;
+  const uint32_t index = nodes_.Append({parent, frame});
+  if (index != kNoIndex)
+    node_index_.Insert(hash, index, [this](uint32_t i) { return HashPair(nodes_[i].parent, nodes_[i].frame); });
+  return index;
+}
+
+uint32_t StackTable::InternStack(uint32_t node, uint32_t thread, uint32_t depth, uint32_t flags) {
+  const uint64_t hash = HashPair(node, thread + 1ull);
+  const uint32_t found =
+      stack_index_.Find(hash, [&](uint32_t i) { return stacks_[i].node == node && stacks_[i].thread == thread; });
+  if (found != InternIndex::kNone) return found;
+  Stack stack = {};
+  stack.node = node;
+  stack.thread = thread;
+  stack.depth = depth;
+  stack.flags = flags;
+  const uint32_t index = stacks_.Append(stack);
+  if (index != kNoIndex) {
+    stack_index_.Insert(hash, index,
+                        [this](uint32_t i) { return HashPair(stacks_[i].node, stacks_[i].thread + 1ull); });
+  }
+  return index;
+}
+
+}  // namespace nodeleak::preload

@@ -1,0 +1,22 @@
+// Runs inside node, on the thread it belongs to. Mapped memory, made at the thread's first recorded event and used
+// again by later threads.
+#pragma once
+
+#include <stdint.h>
+
+#include "preload/unwind/stack_walk.h"
+
+namespace nodeleak::preload {
+
+struct ThreadState {
+  ThreadState* next_free;
+  uint32_t thread;        // Thread index in the recording; kNoIndex when the table is full
+  uint32_t stack_thread;  // the Thread that its stacks are counted under
+  StackBounds bounds;
+  WalkedStack stack;
+};
+
+// The calling thread's; nullptr when it cannot be had (the event goes to stack "unknown").
+ThreadState* CurrentThreadState();
+
+}  // namespace nodeleak::preload

@@ -1,0 +1,188 @@
+// Inside node, on a thread of our own with all signals blocked: samples of the process, checkpoints of the stacks,
+// totals in the header.
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "preload/base/guard.h"
+#include "preload/recorder/recorder_state.h"
+
+namespace nodeleak::preload {
+namespace {
+
+using recording::Checkpoint;
+using recording::CheckpointEntry;
+using recording::Stack;
+using recording::TimelineSample;
+
+constexpr uint64_t kFirstSampleIntervalNs = 100'000'000;
+constexpr uint64_t kFirstCheckpointIntervalNs = 250'000'000;
+constexpr size_t kWatcherStackBytes = 128 * 1024;
+
+struct Schedule {
+  uint64_t sample_interval_ns = kFirstSampleIntervalNs;
+  uint64_t checkpoint_interval_ns = kFirstCheckpointIntervalNs;
+  uint64_t next_checkpoint_ns = kFirstCheckpointIntervalNs;
+};
+Schedule g_schedule;
+SpinLock g_sampling;  // the watcher, and the thread that freezes
+
+// Keeps every second entry and doubles the interval: any length of run fits.
+template <typename Entry>
+void KeepEverySecond(AppendTable<Entry>& table) {
+  const uint64_t count = table.count();
+  for (uint64_t i = 0; i < count / 2; ++i) table[i] = table[2 * i + 1];
+  table.Publish(count / 2);
+}
+
+void AddSample(uint64_t now_ns) {
+  AppendTable<TimelineSample>& timeline = g_recorder.timeline;
+  if (timeline.count() >= recording::kMaxTimelineSamples) {
+    KeepEverySecond(timeline);
+    g_schedule.sample_interval_ns *= 2;
+  }
+  const recording::Header* header = g_recorder.file.header();
+  TimelineSample sample = {};
+  sample.time_ns = now_ns;
+  sample.rss_bytes = ReadRssBytes();
+  sample.live_bytes = header->live_bytes;
+  sample.live_blocks = header->live_blocks;
+  sample.mapped_bytes = header->mapped_bytes;
+  for (uint64_t i = 0; i < g_recorder.isolates.count(); ++i) {
+    const recording::Isolate& isolate = g_recorder.isolates[i];
+    sample.mark_compacts += static_cast<uint32_t>(isolate.mark_compacts);
+    sample.scavenges += static_cast<uint32_t>(isolate.scavenges);
+    if (isolate.disposed_ns == 0) sample.heap_used += isolate.heap_used;
+  }
+  timeline.Append(sample);
+}
+
+// Drops every second checkpoint and closes the gaps in their entries. Readers see none in the meantime.
+void ThinCheckpoints() {
+  AppendTable<Checkpoint>& checkpoints = g_recorder.checkpoints;
+  AppendTable<CheckpointEntry>& entries = g_recorder.checkpoint_entries;
+  const uint64_t count = checkpoints.count();
+  checkpoints.Publish(0);
+  uint64_t used = 0;
+  for (uint64_t i = 0; i < count / 2; ++i) {
+    Checkpoint kept = checkpoints[2 * i + 1];
+    for (uint64_t e = 0; e < kept.entry_count; ++e) entries[used + e] = entries[kept.first_entry + e];
+    kept.first_entry = used;
+    used += kept.entry_count;
+    checkpoints[i] = kept;
+  }
+  entries.Publish(used);
+  checkpoints.Publish(count / 2);
+  g_schedule.checkpoint_interval_ns *= 2;
+}
+
+void AddCheckpoint(uint64_t now_ns) {
+  AppendTable<Checkpoint>& checkpoints = g_recorder.checkpoints;
+  AppendTable<CheckpointEntry>& entries = g_recorder.checkpoint_entries;
+  if (checkpoints.count() >= recording::kMaxCheckpoints) ThinCheckpoints();
+  const uint32_t since_tick =
+      checkpoints.count() == 0
+          ? 0
+          : static_cast<uint32_t>(checkpoints[checkpoints.count() - 1].time_ns / recording::kTickNanoseconds);
+  Checkpoint checkpoint = {};
+  checkpoint.time_ns = now_ns;
+  checkpoint.first_entry = entries.count();
+  checkpoint.mark_compacts = g_recorder.file.header()->major_gcs;
+  checkpoint.rss_bytes = ReadRssBytes();
+  const uint64_t stacks = g_recorder.stacks.count();
+  for (uint32_t i = 0; i < stacks; ++i) {
+    const Stack& stack = g_recorder.stacks[i];
+    const uint64_t freed_bytes = __atomic_load_n(&stack.freed_bytes, __ATOMIC_RELAXED);
+    const uint64_t freed_blocks = __atomic_load_n(&stack.freed_blocks, __ATOMIC_RELAXED);
+    const uint64_t bytes = __atomic_load_n(&stack.allocated_bytes, __ATOMIC_RELAXED);
+    const uint64_t blocks = __atomic_load_n(&stack.allocated_blocks, __ATOMIC_RELAXED);
+    if (blocks == 0 || (bytes <= freed_bytes && stack.last_tick < since_tick)) continue;
+    CheckpointEntry entry = {};
+    entry.stack = i;
+    entry.live_bytes = bytes > freed_bytes ? bytes - freed_bytes : 0;
+    const uint64_t live_blocks = blocks > freed_blocks ? blocks - freed_blocks : 0;
+    entry.live_blocks = live_blocks < 0xffffffffu ? static_cast<uint32_t>(live_blocks) : 0xffffffffu;
+    entry.allocated_bytes = bytes;
+    entry.allocated_blocks = blocks;
+    if (entries.Append(entry) == recording::kNoIndex) {  // no room: no checkpoint rather than half of one
+      entries.Publish(checkpoint.first_entry);
+      return;
+    }
+    ++checkpoint.entry_count;
+  }
+  if (checkpoints.Append(checkpoint) == recording::kNoIndex) entries.Publish(checkpoint.first_entry);
+}
+
+WatcherSleep g_sleep;
+
+void* Watch(void*) {
+  ++t_locals.depth;  // nothing this thread does is the program's
+  RawSyscall(SYS_prctl, PR_SET_NAME, reinterpret_cast<long>("nodeleak"));
+  uint64_t next_sample_ns = 0;
+  while (IsRecording()) {
+    const uint64_t now_ns = NanosecondsSinceStart();
+    if (now_ns >= next_sample_ns) {
+      if (g_sampling.TryLock()) {
+        if (IsRecording()) {
+          UpdateTotals();
+          AddSample(now_ns);
+          g_recorder.file.header()->last_alive_ns = now_ns;
+          if (now_ns >= g_schedule.next_checkpoint_ns) {
+            AddCheckpoint(now_ns);
+            g_schedule.next_checkpoint_ns = now_ns + g_schedule.checkpoint_interval_ns;
+          }
+        }
+        g_sampling.Unlock();
+      }
+      g_recorder.threads.RefreshNames();
+      next_sample_ns = now_ns + g_schedule.sample_interval_ns;
+    }
+    g_sleep(static_cast<uint32_t>((next_sample_ns - now_ns) / 1'000'000 + 1));
+  }
+  // Signals that ask for the picture may still come; they find it taken.
+  for (;;) g_sleep(1000);
+}
+
+}  // namespace
+
+uint64_t ReadRssBytes() {
+  const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/self/statm"), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  char text[128] = {};
+  const long got = RawSyscall(SYS_read, fd, reinterpret_cast<long>(text), sizeof text - 1);
+  RawSyscall(SYS_close, fd);
+  const char* p = got > 0 ? strchr(text, ' ') : nullptr;
+  uint64_t pages = 0;
+  for (p = p != nullptr ? p + 1 : ""; *p >= '0' && *p <= '9'; ++p) pages = pages * 10 + static_cast<uint64_t>(*p - '0');
+  return pages * recording::kPageBytes;
+}
+
+void SampleNow() {
+  if (!g_sampling.TryLock()) return;
+  UpdateTotals();
+  const uint64_t now_ns = NanosecondsSinceStart();
+  AddSample(now_ns);
+  AddCheckpoint(now_ns);
+  g_sampling.Unlock();
+}
+
+bool StartWatcher(WatcherSleep sleep) {
+  g_sleep = sleep;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kWatcherStackBytes);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const bool started = pthread_create(&thread, &attributes, Watch, nullptr) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  return started;
+}
+
+}  // namespace nodeleak::preload

@@ -1,0 +1,28 @@
+// Runs inside node, on any thread, possibly inside malloc. Never allocates, waits or throws.
+//
+// Where V8's machine code lies: the embedded builtins in .text, their copies that V8 maps a second time (one per
+// isolate, node 20+, in no link map), and JIT memory. Lookups of known pcs are lock-free.
+#pragma once
+
+#include <stdint.h>
+
+namespace nodeleak::preload::v8 {
+
+enum class CodeKind : uint8_t { kNotV8 = 0, kBuiltins, kJit };
+
+// `pc` is a return address. In text of an ELF module only the builtins count.
+CodeKind FindCodeKind(uint64_t pc, bool in_elf_text);
+
+// Executable memory came or went: unknown pcs are looked up in /proc/self/maps again.
+void CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped);
+
+// For tests: what /proc/self/maps says.
+struct ExecutableRange {
+  uint64_t start, end;
+  CodeKind kind;
+};
+// Reads the lines of /proc/self/maps; `own_text_start` is where V8's module has its own text: other executable mappings
+// of the same file are copies of the builtins.
+uint32_t ParseExecutableRanges(const char* maps, uint64_t own_text_start, ExecutableRange* ranges, uint32_t capacity);
+
+}  // namespace nodeleak::preload::v8

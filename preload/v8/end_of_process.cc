@@ -1,0 +1,105 @@
+#include "preload/v8/end_of_process.h"
+
+#include <dlfcn.h>
+
+#include "preload/base/guard.h"
+#include "preload/base/system.h"
+#include "preload/recorder/recorder.h"
+#include "preload/v8/heap_statistics.h"
+#include "preload/v8/runtime.h"
+#include "preload/v8/safe_point.h"
+
+namespace nodeleak::preload::v8 {
+namespace {
+
+// The first full collection leaves array buffers to a concurrent sweeper, the second one waits for it. A heap that
+// takes longer than this for one is not collected twice.
+constexpr uint64_t kSecondGcOnlyBelowNs = 2'000'000'000;
+
+bool g_gc_at_end;
+bool g_picture_begun;
+CodeRange g_cleanup_code;   // node::Environment::CleanupHandles
+uint64_t g_main_stack_end;  // one past the main thread's stack
+
+void CollectEverything(Isolate* isolate) {
+  uint64_t start = MonotonicNanoseconds();
+  symbols().low_memory_notification(isolate);
+  if (MonotonicNanoseconds() - start < kSecondGcOnlyBelowNs) symbols().low_memory_notification(isolate);
+}
+
+bool IsCleanupCode(uint64_t address) { return address >= g_cleanup_code.start && address < g_cleanup_code.end; }
+
+// Along the saved frame pointers: epoll_pwait <- uv__io_poll <- uv_run <- CleanupHandles.
+enum class Chain : uint8_t { kBroken, kOther, kCleanup };
+Chain FollowFrames(uint64_t frame) {
+  constexpr int kFramesToLookAt = 6;
+  for (int i = 0; i < kFramesToLookAt; ++i) {
+    const auto* words = reinterpret_cast<const uint64_t*>(frame);
+    if (IsCleanupCode(words[1])) return Chain::kCleanup;
+    uint64_t next = words[0];
+    if (next <= frame || next + 16 > g_main_stack_end || (next & 7) != 0) return Chain::kBroken;
+    frame = next;
+  }
+  return Chain::kOther;
+}
+
+// A libuv or node without frame pointers (Debian's): is a return address into the function anywhere near? Nothing
+// else calls it, so none is left over from before. uv__io_poll alone has 12 KiB of events on the stack.
+bool IsOnStack(uint64_t from) {
+  constexpr uint64_t kBytesToLookAt = 24 * 1024;
+  uint64_t end = from + kBytesToLookAt < g_main_stack_end ? from + kBytesToLookAt : g_main_stack_end;
+  for (uint64_t at = from; at < end; at += sizeof(uint64_t))
+    if (IsCleanupCode(*reinterpret_cast<const uint64_t*>(at))) return true;
+  return false;
+}
+
+}  // namespace
+
+void PrepareEndOfProcess(bool gc_at_end) {
+  g_gc_at_end = gc_at_end;
+  g_cleanup_code = RangeOfFunction(symbols().cleanup_handles);
+  // The dynamic linker's own record of where the main thread's stack begins.
+  if (auto* end = static_cast<void**>(dlsym(RTLD_DEFAULT, "__libc_stack_end")))
+    g_main_stack_end = reinterpret_cast<uint64_t>(*end);
+}
+
+bool TakeEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal) {
+  if (!IsRecording() || __atomic_exchange_n(&g_picture_begun, true, __ATOMIC_ACQ_REL)) return false;
+  {
+    Guard guard;
+    NoteBeforeEndGc();
+  }
+  recording::GcAtEnd done = recording::GcAtEnd::kOff;
+  if (g_gc_at_end) {
+    done = HasFeature(Feature::kForcedGc) ? recording::GcAtEnd::kDone : recording::GcAtEnd::kNotReachable;
+    // No Guard: the garbage that goes away here is news for the block table.
+    if (done == recording::GcAtEnd::kDone) CollectEverything(record->isolate);
+  }
+  ReadHeapStatistics(record);
+  Guard guard;
+  SetGcAtEnd(done);
+  if (signal != 0) SetEndSignal(signal);
+  Freeze(reason);
+  return true;
+}
+
+void OnEnvironmentExit(void* data) {
+  auto* record = static_cast<IsolateRecord*>(data);
+  if (!RuntimeStarted()) return;  // a forked child
+  if (TryGetCurrentIsolate() != record->isolate) return;
+  int saved_errno = errno;
+  int signal = PendingEndSignal();
+  if (record->is_main) TakeEndPicture(record, recording::FreezeReason::kAtExit, 0);
+  Unregister(record);
+  errno = saved_errno;
+  if (record->is_main && signal != 0) FinishEndSignal();
+}
+
+bool IsCleanupPoll() {
+  if (g_cleanup_code.start == 0 || g_main_stack_end == 0) return false;
+  auto frame = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+  Chain chain = FollowFrames(frame);
+  return chain == Chain::kBroken ? IsOnStack(frame) : chain == Chain::kCleanup;
+}
+
+}  // namespace nodeleak::preload::v8

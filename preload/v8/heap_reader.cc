@@ -1,0 +1,185 @@
+#include "preload/v8/heap_reader.h"
+
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+namespace nodeleak::preload::v8 {
+
+alignas(64) uint64_t g_granules[kGranuleSets][2];
+
+namespace {
+
+// Bumped when memory goes away: an answer of the kernel that is older than that is not remembered.
+uint32_t g_epoch;
+
+constexpr uint64_t kPageBytes = 1u << kPageBits;
+constexpr int kPagesPerGranule = 1 << (kGranuleBits - kPageBits);
+
+uint64_t PageTag(uint64_t address) { return (address >> kPageBits) << 1 | 1; }
+
+bool Remembered(uint64_t tag) {
+  const uint64_t* ways = g_granules[GranuleSet(tag)];
+  return __atomic_load_n(&ways[0], __ATOMIC_RELAXED) == tag || __atomic_load_n(&ways[1], __ATOMIC_RELAXED) == tag;
+}
+
+void Forget(uint64_t tag) {
+  for (uint64_t& way : g_granules[GranuleSet(tag)]) {
+    uint64_t expected = tag;
+    __atomic_compare_exchange_n(&way, &expected, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+  }
+}
+
+void Remember(uint64_t tag, uint32_t epoch) {
+  uint64_t* ways = g_granules[GranuleSet(tag)];
+  __atomic_store_n(&ways[1], __atomic_load_n(&ways[0], __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+  __atomic_store_n(&ways[0], tag, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&g_epoch, __ATOMIC_SEQ_CST) != epoch) Forget(tag);
+}
+
+// One byte of each page of the granule: one system call.
+bool WholeGranuleReadable(uint64_t address) {
+  uint64_t base = address >> kGranuleBits << kGranuleBits;
+  uint8_t bytes[kPagesPerGranule];
+  iovec local = {bytes, sizeof bytes};
+  iovec remote[kPagesPerGranule];
+  for (int i = 0; i < kPagesPerGranule; ++i) remote[i] = {reinterpret_cast<void*>(base + i * kPageBytes), 1};
+  long result = RawSyscall(SYS_process_vm_readv, RawSyscall(SYS_getpid), reinterpret_cast<long>(&local), 1,
+                           reinterpret_cast<long>(remote), kPagesPerGranule);
+  return result == kPagesPerGranule;
+}
+
+}  // namespace
+
+bool CheckReadable(uint64_t address) {
+  if (Remembered(PageTag(address))) return true;
+  uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_SEQ_CST);
+  if (WholeGranuleReadable(address)) {
+    Remember((address >> kGranuleBits) << 1, epoch);
+    return true;
+  }
+  uint8_t byte;
+  if (!SafeRead(address, &byte, 1)) return false;
+  Remember(PageTag(address), epoch);
+  return true;
+}
+
+void ForgetReadable(uint64_t start, uint64_t bytes) {
+  __atomic_add_fetch(&g_epoch, 1u, __ATOMIC_SEQ_CST);
+  uint64_t end = start + bytes;
+  uint64_t first_page = start >> kPageBits, last_page = (end + kPageBytes - 1) >> kPageBits;
+  if (last_page - first_page <= kGranuleSets) {
+    for (uint64_t page = first_page; page < last_page; ++page) Forget(page << 1 | 1);
+    for (uint64_t granule = start >> kGranuleBits; granule <= (end - 1) >> kGranuleBits; ++granule)
+      Forget(granule << 1);
+    return;
+  }
+  for (auto& set : g_granules) {
+    for (uint64_t& way : set) {
+      uint64_t tag = __atomic_load_n(&way, __ATOMIC_RELAXED);
+      uint64_t at = (tag & 1) != 0 ? (tag >> 1) << kPageBits : (tag >> 1) << kGranuleBits;
+      if (tag != 0 && at + (1u << kGranuleBits) > start && at < end) Forget(tag);
+    }
+  }
+}
+
+namespace {
+
+struct PageCopy {
+  uint64_t page;  // number + 1; 0: unused
+  bool readable;
+  uint8_t bytes[kPageBytes];
+};
+constexpr uint32_t kPageCopies = 32;
+PageCopy g_page_copies[kPageCopies];
+bool g_page_copies_taken;
+__thread PageCopy* t_page_copies __attribute__((tls_model("initial-exec")));
+
+const PageCopy* CopyPage(uint64_t page) {
+  PageCopy& copy = t_page_copies[page % kPageCopies];
+  if (copy.page != page + 1) {
+    copy.page = page + 1;
+    copy.readable = SafeRead(page << kPageBits, copy.bytes, sizeof copy.bytes);
+  }
+  return &copy;
+}
+
+}  // namespace
+
+PageCopies::PageCopies() {
+  mine_ = !__atomic_exchange_n(&g_page_copies_taken, true, __ATOMIC_ACQUIRE);
+  if (!mine_) return;
+  for (PageCopy& copy : g_page_copies) copy.page = 0;
+  t_page_copies = g_page_copies;
+}
+
+PageCopies::~PageCopies() {
+  if (!mine_) return;
+  t_page_copies = nullptr;
+  __atomic_store_n(&g_page_copies_taken, false, __ATOMIC_RELEASE);
+}
+
+bool ReadMemory(uint64_t address, void* out, uint64_t bytes) {
+  if (t_page_copies == nullptr) return SafeRead(address, out, bytes);
+  uint8_t* to = static_cast<uint8_t*>(out);
+  while (bytes > 0) {
+    const PageCopy* copy = CopyPage(address >> kPageBits);
+    if (!copy->readable) return false;
+    const uint64_t offset = address & (kPageBytes - 1);
+    const uint64_t here = bytes < kPageBytes - offset ? bytes : kPageBytes - offset;
+    memcpy(to, copy->bytes + offset, here);
+    to += here;
+    address += here;
+    bytes -= here;
+  }
+  return true;
+}
+
+uint64_t ReadWord(uint64_t address) {
+  uint64_t value = 0;
+  return ReadMemory(address, &value, sizeof value) ? value : 0;
+}
+
+int32_t ReadInt(uint64_t address) {
+  int32_t value = 0;
+  return ReadMemory(address, &value, sizeof value) ? value : 0;
+}
+
+uint64_t FollowForwarding(uint64_t object) {
+  if (!IsHeapObject(object)) return object;
+  uint64_t map = ReadWord(object - 1);
+  return map != 0 && (map & 3) == 0 ? map | 1 : object;
+}
+
+int32_t InstanceType(uint64_t object) {
+  if (!IsHeapObject(object)) return -1;
+  uint64_t map = ReadWord(object - 1);
+  if (map != 0 && (map & 3) == 0) map = ReadWord(map);  // forwarded: the new copy has the map
+  uint16_t type;
+  if (!IsHeapObject(map) || !ReadMemory(map - 1 + Get(Field::kMapInstanceType), &type, sizeof type)) return -1;
+  return type;
+}
+
+bool ByteStream::Fill() {
+  uint32_t bytes = left_ < sizeof buffer_ ? static_cast<uint32_t>(left_) : static_cast<uint32_t>(sizeof buffer_);
+  if (bytes == 0 || !ReadMemory(address_, buffer_, bytes)) return false;
+  address_ += bytes;
+  left_ -= bytes;
+  position_ = 0;
+  filled_ = bytes;
+  return true;
+}
+
+bool FindBytes(uint64_t array, uint64_t* address, uint64_t* bytes) {
+  array = FollowForwarding(array);
+  int32_t type = InstanceType(array);
+  if (type < 0 || (type != Get(Field::kTypeByteArray) && type != Get(Field::kTypeTrustedByteArray))) return false;
+  uint64_t length = ReadField(array, kArrayLength);
+  constexpr int32_t kMostBytes = 64 << 20;
+  if (!IsSmi(length) || SmiValue(length) <= 0 || SmiValue(length) > kMostBytes) return false;
+  *address = array - 1 + kArrayElements;
+  *bytes = static_cast<uint64_t>(SmiValue(length));
+  return true;
+}
+
+}  // namespace nodeleak::preload::v8

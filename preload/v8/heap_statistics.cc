@@ -1,0 +1,123 @@
+#include "preload/v8/heap_statistics.h"
+
+#include <string.h>
+
+#include "preload/base/guard.h"
+#include "preload/base/system.h"
+#include "preload/recorder/recorder.h"
+
+namespace nodeleak::preload::v8 {
+namespace {
+
+constexpr uint64_t kStatisticsEveryNs = 100'000'000;
+
+// v8::HeapStatistics: 14 words from V8 10 to 13, and one more (total_allocated_bytes) in 14. include/v8-statistics.h.
+struct V8HeapStatistics {
+  uint64_t total, executable, physical, available, used, limit, malloced, external, peak_malloced;
+  uint64_t does_zap;  // one byte; the rest is padding
+  uint64_t native_contexts, detached_contexts, global_handles_total, global_handles_used;
+};
+constexpr size_t kWordsBefore14 = 14;
+constexpr size_t kWordsSince14 = 15;
+constexpr size_t kRoomWords = 64;  // a longer struct of a V8 that we do not know must not run over our stack
+constexpr uint64_t kFill = 0xa5a5a5a5a5a5a5a5u;
+static_assert(sizeof(V8HeapStatistics) == kWordsBefore14 * 8);
+
+// v8::HeapSpaceStatistics, the same from V8 10 to 14.
+struct V8HeapSpace {
+  const char* name;
+  uint64_t size, used, available, physical;
+  uint64_t room[8];
+};
+constexpr size_t kMaxSpaces = 32;
+
+struct Reading {
+  V8HeapStatistics heap;
+  size_t words;  // that V8 wrote
+  size_t space_count;
+  V8HeapSpace spaces[kMaxSpaces];
+};
+
+// A background thread may allocate between the reads of a good layout; a bad one never adds up.
+enum class Trust : uint8_t { kUnproved, kProved, kRefused };
+constexpr uint32_t kChances = 8;
+Trust g_trust;
+uint32_t g_failures;
+
+void Read(Isolate* isolate, Reading* reading) {
+  uint64_t words[kRoomWords];
+  for (uint64_t& word : words) word = kFill;
+  symbols().get_heap_statistics(isolate, words);
+  reading->words = 0;
+  for (size_t i = 0; i < kRoomWords; ++i)
+    if (words[i] != kFill) reading->words = i + 1;
+  memcpy(&reading->heap, words, sizeof reading->heap);
+  reading->space_count = symbols().number_of_heap_spaces(isolate);
+  if (reading->space_count > kMaxSpaces) reading->space_count = kMaxSpaces;
+  for (size_t i = 0; i < reading->space_count; ++i) {
+    memset(&reading->spaces[i], 0, sizeof reading->spaces[i]);
+    symbols().get_heap_space_statistics(isolate, &reading->spaces[i], i);
+  }
+}
+
+bool AddsUp(const Reading& reading) {
+  const V8HeapStatistics& heap = reading.heap;
+  uint64_t size = 0, used = 0;
+  for (size_t i = 0; i < reading.space_count; ++i) {
+    size += reading.spaces[i].size;
+    used += reading.spaces[i].used;
+  }
+  return (reading.words == kWordsBefore14 || reading.words == kWordsSince14) && heap.total == size &&
+         heap.used == used && heap.used <= heap.total && heap.native_contexts >= 1 && (heap.does_zap & 0xff) <= 1;
+}
+
+bool Trusted(const Reading& reading) {
+  if (g_trust == Trust::kProved) return true;
+  if (AddsUp(reading)) {
+    g_trust = Trust::kProved;
+    SetCapability(recording::CapabilityId::kHeapStatistics, recording::CapabilityState::kFull, "");
+    return true;
+  }
+  if (++g_failures < kChances) return false;
+  g_trust = Trust::kRefused;
+  SetCapability(recording::CapabilityId::kHeapStatistics, recording::CapabilityState::kAbsent,
+                "v8::HeapStatistics has a layout that does not add up");
+  return false;
+}
+
+void Report(uint32_t isolate, const Reading& reading) {
+  const V8HeapStatistics& heap = reading.heap;
+  HeapStatisticsRead(isolate, {.total = heap.total,
+                               .physical = heap.physical,
+                               .used = heap.used,
+                               .limit = heap.limit,
+                               .malloced = heap.malloced,
+                               .peak_malloced = heap.peak_malloced,
+                               .external = heap.external,
+                               .global_handles = heap.global_handles_used,
+                               .native_contexts = heap.native_contexts,
+                               .detached_contexts = heap.detached_contexts});
+  for (size_t i = 0; i < reading.space_count; ++i) {
+    const V8HeapSpace& space = reading.spaces[i];
+    if (space.name != nullptr)
+      HeapSpaceRead(isolate, space.name, space.size, space.used, space.available, space.physical);
+  }
+}
+
+}  // namespace
+
+void ReadHeapStatistics(IsolateRecord* record) {
+  if (!HasFeature(Feature::kHeapStatistics) || g_trust == Trust::kRefused || record->index == recording::kNoIndex)
+    return;
+  record->statistics_ns = CoarseMonotonicNanoseconds();
+  Reading reading;  // 3 KB of stack
+  Read(record->isolate, &reading);
+  Guard guard;
+  if (Trusted(reading)) Report(record->index, reading);
+}
+
+void ReadHeapStatisticsIfDue(IsolateRecord* record) {
+  if (CoarseMonotonicNanoseconds() - record->statistics_ns >= kStatisticsEveryNs) ReadHeapStatistics(record);
+}
+
+}  // namespace nodeleak::preload::v8

@@ -1,0 +1,201 @@
+#include "preload/v8/js_frames.h"
+
+#include <dlfcn.h>
+
+#include "preload/base/guard.h"
+#include "preload/recorder/recorder.h"
+#include "preload/v8/bytecode_sizes.h"
+#include "preload/v8/code_objects.h"
+#include "preload/v8/code_ranges.h"
+#include "preload/v8/frame_keys.h"
+#include "preload/v8/heap_reader.h"
+#include "preload/v8/layout.h"
+#include "preload/v8/module.h"
+#include "recording/layout.h"
+
+namespace nodeleak::preload::v8 {
+
+namespace {
+
+bool g_started;
+void* (*g_try_get_current)();
+
+// Before the isolate is registered its address must do: script ids are per isolate.
+uint32_t CurrentGeneration() {
+  uint32_t generation = t_locals.isolate_generation;
+  if (__builtin_expect(generation != 0, 1)) return generation;
+  constexpr uint32_t kUnregistered = 1u << 27;
+  if (g_try_get_current == nullptr) return kUnregistered;
+  // There is a JavaScript frame below us, so V8 is initialized and this thread is inside an isolate.
+  return kUnregistered | (static_cast<uint32_t>(reinterpret_cast<uint64_t>(g_try_get_current()) >> 12) & 0x07ffffff);
+}
+
+StepResult Stop(recording::MarkerId marker, WalkedFrame* frame) {
+  frame->key_a = static_cast<uint64_t>(marker);
+  frame->key_b = 0;
+  frame->type = WalkedType::kMarker;
+  return StepResult::kStop;
+}
+
+uint64_t StackWord(uint64_t address) { return *reinterpret_cast<const uint64_t*>(address); }
+
+// A function by its place in its script: does not move with collections.
+struct FunctionKey {
+  uint32_t script_id;
+  uint32_t literal_id;
+  uint64_t function_data;  // kNoLiteral: tells builtins apart
+};
+constexpr uint32_t kNoLiteral = 0xffffffff;  // builtins and functions of the embedder
+
+// JSFunction -> SharedFunctionInfo -> Script. In a collection the objects may have moved already: the old copies keep
+// their fields until all roots, ours among them, are updated. So no type checks here.
+bool LoadFunctionKey(uint64_t function, FunctionKey* key) {
+  uint64_t shared, script, word;
+  if (!IsHeapObject(function) || !LoadWord(function - 1 + Get(Field::kFunctionShared), &shared)) return false;
+  uint64_t literal_at = shared - 1 + Get(Field::kSharedLiteralId);
+  if (!IsHeapObject(shared) || !LoadWord(literal_at & ~uint64_t{7}, &word)) return false;
+  key->literal_id = static_cast<uint32_t>((literal_at & 4) != 0 ? word >> 32 : word);
+  if (__builtin_expect(key->literal_id == kNoLiteral, 0)) {
+    key->script_id = 0;
+    return LoadWord(shared - 1 + Get(Field::kSharedUntrustedData), &key->function_data);
+  }
+  if (!LoadWord(shared - 1 + Get(Field::kSharedScript), &script) || !IsHeapObject(script)) return false;
+  if (!LoadWord(script - 1 + Get(Field::kScriptId), &word)) return false;
+  key->script_id = static_cast<uint32_t>(word >> 32);
+  return true;
+}
+
+void SetKey(WalkedFrame* frame, FrameKind kind, uint32_t low, uint64_t key_b) {
+  frame->key_a = PackFirst(kind, CurrentGeneration(), low);
+  frame->key_b = key_b;
+  frame->type = WalkedType::kV8;
+  frame->v8_kind = static_cast<uint8_t>(kind);
+}
+
+StepResult UnreadableFunction(WalkedFrame* frame) {
+  frame->key_a = static_cast<uint64_t>(recording::MarkerId::kJsFunctionUnknown);
+  frame->key_b = 0;
+  frame->type = WalkedType::kMarker;
+  return StepResult::kFrame;
+}
+
+StepResult BuiltinKey(const FunctionKey& key, FrameKind kind, WalkedFrame* frame) {
+  // Not a builtin id: a function template of the embedder, whose C++ frames say more.
+  if (!IsSmi(key.function_data)) return StepResult::kSkip;
+  SetKey(frame, kind, 0, static_cast<uint32_t>(SmiValue(key.function_data)));
+  return StepResult::kFrame;
+}
+
+// pc in the builtins: the interpreter, or a builtin that has a frame of its own.
+StepResult ReadBuiltinsFrame(WalkedFrame* frame) {
+  FunctionKey key;
+  if (!LoadFunctionKey(StackWord(frame->fp + Get(Field::kFrameFunction)), &key)) return UnreadableFunction(frame);
+  if (key.literal_id == kNoLiteral) return BuiltinKey(key, FrameKind::kBuiltin, frame);
+  uint64_t offset = StackWord(frame->fp + Get(Field::kFrameBytecodeOffset));
+  if (IsSmi(offset) && IsHeapObject(StackWord(frame->fp + Get(Field::kFrameBytecodeArray)))) {
+    SetKey(frame, FrameKind::kInterpreted, key.script_id,
+           PackPair(key.literal_id, static_cast<uint32_t>(SmiValue(offset))));
+  } else {
+    SetKey(frame, FrameKind::kFunctionOnly, key.script_id, PackPair(key.literal_id, 0));
+  }
+  return StepResult::kFrame;
+}
+
+// Slots alone do not tell the tier: optimized code entered by OSR keeps stale interpreter slots. The pc does.
+StepResult ReadJitFrame(WalkedFrame* frame) {
+  uint64_t function = StackWord(frame->fp + Get(Field::kFrameFunction));
+  CodeAtPc code = {};
+  bool known = g_features.optimized && FindCodeAtPc(frame->pc, function, &code);
+  uint32_t offset = static_cast<uint32_t>(frame->pc - code.start);
+  if (known && (code.tier == CodeTier::kMaglev || code.tier == CodeTier::kTurbofan)) {
+    SetKey(frame, FrameKind::kOptimized, static_cast<uint32_t>(code.identity),
+           PackPair(static_cast<uint32_t>(code.identity >> 32), offset));
+    return StepResult::kFrame;
+  }
+  FunctionKey key;
+  if (!LoadFunctionKey(function, &key)) return UnreadableFunction(frame);
+  if (key.literal_id == kNoLiteral) return StepResult::kSkip;
+  bool baseline = known && code.tier == CodeTier::kBaseline;
+  SetKey(frame, baseline ? FrameKind::kBaseline : FrameKind::kFunctionOnly, key.script_id,
+         PackPair(key.literal_id, baseline ? offset : 0));
+  return StepResult::kFrame;
+}
+
+// Frames without a context: their type is in its place. Nearly all are V8's own business.
+StepResult ReadTypedFrame(uint64_t marker, const StackBounds& bounds, WalkedFrame* frame) {
+  int32_t type = static_cast<int32_t>(marker >> 1);
+  if (type == Get(Field::kTypeWasmFrame) && g_features.wasm) {
+    SetKey(frame, FrameKind::kWasm, 0, frame->pc);
+    return StepResult::kFrame;
+  }
+  FunctionKey key;
+  if (type == Get(Field::kTypeJsContinuationFrame) || type == Get(Field::kTypeJsContinuationCatchFrame)) {
+    // A deoptimization turned an inlined builtin (Array.map) into a frame; its function is where JS frames have it.
+    uint64_t function = StackWord(frame->fp + Get(Field::kFrameFunction));
+    if (!LoadFunctionKey(function, &key) || key.literal_id != kNoLiteral) return StepResult::kSkip;
+    return BuiltinKey(key, FrameKind::kBuiltin, frame);
+  }
+  if (type != Get(Field::kTypeBuiltinExitFrame)) return StepResult::kSkip;
+  constexpr uint64_t kTargetFunction = 24;  // above the return address: new.target is at 16
+  if (!bounds.Contains(frame->fp + kTargetFunction, 8)) return StepResult::kSkip;
+  uint64_t target = StackWord(frame->fp + kTargetFunction);
+  if (!LoadFunctionKey(target, &key) || key.literal_id != kNoLiteral) return StepResult::kSkip;
+  return BuiltinKey(key, FrameKind::kBuiltinExit, frame);
+}
+
+}  // namespace
+
+bool Start() {
+  if (!FindV8Module()) {
+    constexpr recording::CapabilityId kAll[] = {
+        recording::CapabilityId::kJsFrames, recording::CapabilityId::kJsNames, recording::CapabilityId::kJsLines,
+        recording::CapabilityId::kOptimizedFrames, recording::CapabilityId::kWasmFrames};
+    for (auto id : kAll) SetCapability(id, recording::CapabilityState::kAbsent, "no V8 in this process");
+    return false;
+  }
+  g_try_get_current = reinterpret_cast<void* (*)()>(dlsym(RTLD_DEFAULT, "_ZN2v87Isolate13TryGetCurrentEv"));
+  LoadLayout();
+  FindBytecodeSizes();
+  ForgetModuleFile();
+  g_started = true;
+  return true;
+}
+
+bool IsV8Code(uint64_t pc, bool in_elf_text) { return g_started && FindCodeKind(pc, in_elf_text) != CodeKind::kNotV8; }
+
+StepResult StepV8Frame(WalkRegisters* registers, const StackBounds& bounds, WalkedFrame* frame) {
+  const uint64_t fp = registers->fp;
+  // Below rbp: context, function, argument count, bytecode array, offset. All V8 frames have at least the first word.
+  constexpr uint64_t kBelow = 40;
+  // A frame lies outside the one it called: the deoptimizer's entry leaves an rbp that does not.
+  if (fp < registers->sp || (fp & 7) != 0 || fp < kBelow || !bounds.Contains(fp - kBelow, kBelow + 16) ||
+      !g_features.frames)
+    return Stop(recording::MarkerId::kJsUnreadable, frame);
+  frame->pc = registers->pc;
+  frame->fp = fp;
+  uint64_t caller_fp = StackWord(fp);
+  uint64_t marker = StackWord(fp + Get(Field::kFrameContext));
+  StepResult result;
+  if ((marker & 1) == 0) {
+    result = ReadTypedFrame(marker, bounds, frame);
+  } else if (FindCodeKind(frame->pc, false) == CodeKind::kBuiltins) {
+    result = ReadBuiltinsFrame(frame);
+  } else {
+    result = ReadJitFrame(frame);
+  }
+  // JSEntry frames are left the same way: they save rbp at [rbp] like any other, the C++ caller's pc above.
+  registers->pc = StackWord(fp + 8);
+  registers->sp = fp + 16;
+  registers->fp = caller_fp;
+  return result;
+}
+
+void MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable) {
+  if (!g_started || bytes == 0) return;
+  if (unmapped_or_unreadable) ForgetReadable(start, bytes);
+  if (unmapped_or_unreadable || executable) CodeMemoryChanged(start, bytes, unmapped_or_unreadable);
+}
+
+void SetCurrentIsolateGeneration(uint32_t generation) { t_locals.isolate_generation = generation; }
+
+}  // namespace nodeleak::preload::v8

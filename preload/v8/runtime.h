@@ -1,0 +1,58 @@
+// Runs inside node. What we ask of V8 and node themselves, through exported symbols found by dlsym: which isolate a
+// thread owns, collections, heap statistics, a forced full GC at a safe point, and the moment before node tears itself
+// down. Nothing here runs JavaScript, leaves a handle behind, or is called from inside a collection.
+//
+// V8 is called with no Guard open: the blocks that V8 frees while we force a collection are real events and must reach
+// the block table.
+#pragma once
+
+#include <stdint.h>
+
+namespace nodeleak::preload::v8 {
+
+// Looks up the symbols; false when this process has no V8 that we know. Records the capabilities kGcEvents, kForcedGc,
+// kHeapStatistics and kEndOfProcess. Once, at start, after StartRecording.
+bool StartRuntime(bool gc_at_end);
+
+// True after a successful StartRuntime, false again in a forked child.
+bool RuntimeStarted();
+
+// The thread's place in the world of V8. Called by hooks of libc functions that node calls on an isolate's own thread,
+// in context (open64, getcwd, epoll_pwait...): registers the isolate when it is new. Never collects. Cheap when known.
+void SeenAtLibcCall();
+
+// Called at the entry of epoll_pwait / epoll_wait with the timeout of the call: the safe point. Does what was
+// requested.
+void SafePoint(int timeout_ms);
+
+// Number of mark-compacts that the calling thread's isolate has finished (the main isolate's for threads without one).
+// For Block::birth_gc. Two loads.
+extern __thread const uint32_t* t_major_gcs __attribute__((tls_model("initial-exec"), visibility("hidden")));
+extern const uint32_t* g_main_major_gcs __attribute__((visibility("hidden")));
+inline uint32_t CurrentMajorGcCount() {
+  const uint32_t* counter = t_major_gcs;
+  if (counter == nullptr) counter = __atomic_load_n(&g_main_major_gcs, __ATOMIC_RELAXED);
+  return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+// Asks the main isolate for the end-of-process picture (GC unless off, then freeze) at its next safe point or
+// interrupt. `asked` says when the isolate cannot run further JavaScript without serving it. Called on the watcher
+// thread for SIGTERM and its like with default disposition. Waits at most `timeout_ms` for the isolate to begin; once
+// begun, kPictureMs more. True: the picture is taken, and `then(signal)` was or is being called on the isolate's
+// thread. False: not reachable; freeze without GC.
+inline constexpr uint32_t kPictureMs = 20'000;
+struct EndPictureRequest {
+  int signal;
+  uint32_t timeout_ms;
+  void (*asked)();
+  void (*then)(int signal);
+};
+bool RequestEndPicture(const EndPictureRequest& request);
+
+// True when the address is code of node itself (or of libnode.so).
+bool IsCodeOfNode(uint64_t address);
+
+// In a forked child: V8 is never asked anything again.
+void RuntimeForked();
+
+}  // namespace nodeleak::preload::v8

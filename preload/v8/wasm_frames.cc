@@ -1,0 +1,147 @@
+#include "preload/v8/wasm_frames.h"
+
+#include "preload/v8/heap_reader.h"
+#include "preload/v8/layout.h"
+
+namespace nodeleak::preload::v8 {
+
+namespace {
+
+constexpr uint64_t kInstanceSlot = 16;  // below rbp
+constexpr int32_t kWasmScriptType = 3;  // Script::Type::kWasm
+
+// V8::internal::wasm::WasmCode begins with {NativeModule* native_module_; uint8_t* instructions_; ...}. Where the size
+// and the function index are differs per version. By disassembly and by looking at live objects.
+struct WasmCodeLayout {
+  int32_t major;
+  int32_t size, index;
+};
+constexpr WasmCodeLayout kWasmCode[] = {{10, 16, 48}, {11, 24, 44}, {12, 24, 44}, {13, 32, 56}, {14, 32, 56}};
+
+const WasmCodeLayout* FindWasmCodeLayout() {
+  for (const WasmCodeLayout& layout : kWasmCode) {
+    if (layout.major == g_layout.major) return &layout;
+  }
+  return nullptr;
+}
+
+bool IsWasmScript(uint64_t object) {
+  if (!IsOfType(object, Field::kTypeScript)) return false;
+  uint64_t type = ReadField(object, Field::kScriptType);
+  return IsSmi(type) && SmiValue(type) == kWasmScriptType;
+}
+
+// The instance refers to its script directly or through the module object; the offsets move with every version, the
+// type does not.
+uint64_t FindWasmScript(uint64_t object, int depth) {
+  constexpr int32_t kInstanceBytes = 400;
+  constexpr int32_t kFirstJsObject = 1000;
+  for (int32_t offset = 8; offset < kInstanceBytes; offset += 8) {
+    uint64_t field = ReadField(object, offset);
+    if (IsWasmScript(field)) return FollowForwarding(field);
+  }
+  for (int32_t offset = 8; depth > 0 && offset < kInstanceBytes; offset += 8) {
+    uint64_t field = ReadField(object, offset);
+    if (InstanceType(field) < kFirstJsObject) continue;
+    if (uint64_t script = FindWasmScript(field, depth - 1)) return script;
+  }
+  return 0;
+}
+
+// --- NativeModule
+struct Search {
+  uint64_t pc;
+  uint64_t native_module;
+  const WasmCodeLayout* layout;
+  uint64_t code;  // the WasmCode that holds pc
+};
+
+bool IsPointer(uint64_t word) { return word > 0x10000 && word >> 47 == 0 && (word & 7) == 0; }
+
+// A WasmCode that belongs to the module and holds the pc?
+bool Holds(uint64_t code, const Search& search) {
+  uint64_t head[2];
+  if (!IsPointer(code) || !ReadMemory(code, head, sizeof head) || head[0] != search.native_module) return false;
+  uint32_t size = static_cast<uint32_t>(ReadInt(code + static_cast<uint64_t>(search.layout->size)));
+  return search.pc > head[1] && search.pc - head[1] <= size;
+}
+
+// std::map<Address, unique_ptr<WasmCode>>: nodes {color, parent, left, right, key, value}. `word` may be its root.
+bool SearchTree(uint64_t root, Search* search) {
+  struct Node {
+    uint64_t color, parent, left, right, key, value;
+  } node;
+  constexpr int kDeepest = 64;
+  uint64_t best = 0, at = root;
+  for (int depth = 0; depth < kDeepest && IsPointer(at); ++depth) {
+    if (!ReadMemory(at, &node, sizeof node) || node.color > 1) return false;
+    uint64_t owner = ReadWord(node.value);
+    if (owner != search->native_module || ReadWord(node.value + 8) != node.key) return false;
+    if (node.key < search->pc) best = node.value;
+    at = node.key < search->pc ? node.right : node.left;
+  }
+  if (best == 0 || !Holds(best, *search)) return false;
+  search->code = best;
+  return true;
+}
+
+// std::vector<unique_ptr<WasmCode>> of code that was just compiled, or the table of code by function.
+bool SearchArray(uint64_t first, Search* search) {
+  constexpr int kMostEntries = 100'000, kMostHoles = 4096;
+  uint64_t entries[64];
+  int holes = 0;
+  for (int i = 0; i < kMostEntries; i += 64) {
+    if (!ReadMemory(first + 8 * static_cast<uint64_t>(i), entries, sizeof entries)) return false;
+    for (uint64_t entry : entries) {
+      if (entry == 0 && ++holes < kMostHoles) continue;
+      if (!IsPointer(entry) || ReadWord(entry) != search->native_module) return false;
+      if (!Holds(entry, *search)) continue;
+      search->code = entry;
+      return true;
+    }
+  }
+  return false;
+}
+
+// Every word of the NativeModule is tried as what it might be: a wrong guess fails the test on the first WasmCode,
+// which must point back to the module.
+bool SearchNativeModule(uint64_t native_module, Search* search) {
+  constexpr uint64_t kMostBytes = 1200;
+  search->native_module = native_module;
+  uint64_t words[kMostBytes / 8];
+  if (!IsPointer(native_module) || !ReadMemory(native_module, words, sizeof words)) return false;
+  for (uint64_t word : words) {
+    if (IsPointer(word) && (SearchTree(word, search) || SearchArray(word, search))) return true;
+  }
+  return false;
+}
+
+// Managed<NativeModule> is a Foreign: -> {..., shared_ptr<NativeModule>*, ...}. The pointer's place differs.
+bool SearchManaged(uint64_t managed, Search* search) {
+  constexpr int32_t kForeignAddress = 8;
+  uint64_t destructor = IsHeapObject(managed) ? ReadField(managed, kForeignAddress) : 0;
+  uint64_t words[8];
+  if (!IsPointer(destructor) || !ReadMemory(destructor, words, sizeof words)) return false;
+  for (uint64_t word : words) {
+    if (IsPointer(word) && SearchNativeModule(ReadWord(word), search)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool FindWasmPlace(uint64_t pc, uint64_t fp, WasmPlace* place) {
+  *place = {-1, 0, 0};
+  uint64_t instance = ReadWord(fp - kInstanceSlot);
+  if (!IsHeapObject(instance)) return false;
+  constexpr int kNesting = 2;
+  place->script = FindWasmScript(FollowForwarding(instance), kNesting);
+  Search search = {pc, 0, FindWasmCodeLayout(), 0};
+  if (place->script == 0 || search.layout == nullptr) return false;
+  if (!SearchManaged(ReadField(place->script, Field::kScriptNativeModule), &search)) return false;
+  place->function_index = ReadInt(search.code + static_cast<uint64_t>(search.layout->index));
+  place->code_offset = pc - ReadWord(search.code + 8);
+  return true;
+}
+
+}  // namespace nodeleak::preload::v8

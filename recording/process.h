@@ -1,0 +1,17 @@
+// Outside. Is the process of a recording still there?
+#pragma once
+
+#include <cstdint>
+
+#include "absl/types/optional.h"
+
+namespace nodeleak::recording {
+
+// Field 22 of /proc/PID/stat: when the process began, in clock ticks since boot. Nothing: no such process, or it is a
+// zombie.
+absl::optional<uint64_t> ProcessStartTicks(uint32_t pid);
+
+// Is the same process, not a later one with the same pid, still running?
+bool IsProcessRunning(uint32_t pid, uint64_t process_start_ticks);
+
+}  // namespace nodeleak::recording

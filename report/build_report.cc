@@ -1,0 +1,245 @@
+#include "report/build_report.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "report/absl_view.h"
+#include "report/garbage.h"
+#include "report/grouping.h"
+#include "report/memory_lines.h"
+#include "report/reading_order.h"
+#include "report/recording_facts.h"
+#include "report/threads.h"
+#include "report/uses.h"
+
+namespace nodeleak::report {
+namespace {
+
+using recording::Recording;
+
+using KindTable = std::array<KindTotal, static_cast<size_t>(Kind::kCount)>;
+
+KindTable EmptyKinds() {
+  KindTable kinds;
+  for (size_t i = 0; i < kinds.size(); ++i) kinds[i].kind = static_cast<Kind>(i);
+  return kinds;
+}
+std::vector<KindTotal> HeaviestFirst(const KindTable& table) {
+  std::vector<KindTotal> kinds;
+  for (const KindTotal& total : table) {
+    if (total.live_bytes != 0) kinds.push_back(total);
+  }
+  std::stable_sort(kinds.begin(), kinds.end(),
+                   [](const KindTotal& left, const KindTotal& right) { return left.live_bytes > right.live_bytes; });
+  return kinds;
+}
+
+std::vector<KindTotal> SumKinds(const std::vector<ClassifiedUse>& uses) {
+  KindTable kinds = EmptyKinds();
+  for (const ClassifiedUse& use : uses) {
+    KindTotal& total = kinds[static_cast<size_t>(use.kind)];
+    total.live_bytes += use.use->live_bytes;
+    total.live_blocks += use.use->live_blocks;
+  }
+  return HeaviestFirst(kinds);
+}
+
+// What is larger than all that the process has resident is not in use as a whole, and neither are V8's cages.
+uint64_t SetAsideReservations(uint64_t rss_bytes, std::vector<ClassifiedUse>* uses) {
+  constexpr uint64_t kSmallestCage = 16u << 20;  // smaller ones are pages that V8 cut out of a cage and uses
+  uint64_t reserved = 0;
+  for (ClassifiedUse& use : *uses) {
+    if (use.use->source == Source::kMapping) {
+      if (use.is_cage) SetAsideMappings(kSmallestCage, use.use);
+      if (rss_bytes != 0) SetAsideMappings(std::max(rss_bytes, kSmallestCage), use.use);
+    }
+    reserved += use.use->reserved_bytes;
+  }
+  return reserved;
+}
+
+std::vector<ThreadTotal> SumThreads(const Recording& recording, const std::vector<ClassifiedUse>& uses,
+                                    const std::vector<std::string>& thread_names) {
+  std::map<std::string, ThreadTotal> by_name;
+  for (const ClassifiedUse& use : uses) {
+    if (IsBackground(use.kind) || use.use->live_bytes == 0) continue;
+    const uint32_t thread = recording.stacks[use.use->stack].thread;
+    const std::string name = thread < thread_names.size() ? thread_names[thread] : "unknown";
+    ThreadTotal& total = by_name[name];
+    total.name = name;
+    total.live_bytes += use.use->live_bytes;
+    total.live_blocks += use.use->live_blocks;
+  }
+  std::vector<ThreadTotal> totals;
+  for (auto& [name, total] : by_name) totals.push_back(std::move(total));
+  std::stable_sort(totals.begin(), totals.end(), [](const ThreadTotal& left, const ThreadTotal& right) {
+    return left.live_bytes > right.live_bytes;
+  });
+  return totals;
+}
+
+Totals SumTotals(const Recording& recording, const std::vector<KindTotal>& kinds) {
+  Totals totals;
+  for (const KindTotal& total : kinds) {
+    if (IsBackground(total.kind)) continue;
+    totals.live_bytes += total.live_bytes;
+    totals.live_blocks += total.live_blocks;
+  }
+  for (const recording::Stack& stack : recording.stacks) {
+    if ((stack.flags & recording::kStackMapping) != 0) continue;  // reservations of address space would drown the rest
+    totals.allocated_bytes += stack.allocated_bytes;
+    totals.allocations += stack.allocated_blocks;
+  }
+  totals.stacks = recording.stacks.size() - 1;  // stack 0 is "unknown"
+  totals.major_gcs = recording.totals.major_gcs;
+  totals.lost = SumLosses(recording);
+  return totals;
+}
+
+// --- timeline: samples are many and know no kinds, checkpoints are few and do
+
+std::vector<KindTotal> KindsAt(const Recording& recording, const recording::Checkpoint& checkpoint,
+                               const std::vector<Kind>& kind_of_stack) {
+  KindTable kinds = EmptyKinds();
+  for (uint64_t i = 0; i < checkpoint.entry_count; ++i) {
+    const recording::CheckpointEntry& entry = recording.checkpoint_entries[checkpoint.first_entry + i];
+    // Of mappings a checkpoint knows what was mapped, not what was unmapped.
+    if ((recording.stacks[entry.stack].flags & recording::kStackMapping) != 0) continue;
+    KindTotal& total = kinds[static_cast<size_t>(kind_of_stack[entry.stack])];
+    total.live_bytes += entry.live_bytes;
+    total.live_blocks += entry.live_blocks;
+  }
+  return HeaviestFirst(kinds);
+}
+
+TimelinePoint PointOf(const recording::TimelineSample& sample) {
+  TimelinePoint point;
+  point.t_seconds = static_cast<double>(sample.time_ns) / 1e9;
+  point.rss_bytes = sample.rss_bytes;
+  point.live_bytes = sample.live_bytes;
+  point.heap_used = sample.heap_used;
+  point.major_gcs = sample.mark_compacts;
+  return point;
+}
+
+std::vector<TimelinePoint> MakeTimeline(const Recording& recording, const std::vector<ClassifiedUse>& uses) {
+  std::vector<Kind> kind_of_stack(recording.stacks.size(), Kind::kNative);
+  for (const ClassifiedUse& use : uses) {
+    if (use.use->owns_counters) kind_of_stack[use.use->stack] = use.kind;
+  }
+  std::vector<TimelinePoint> points;
+  points.reserve(recording.timeline.size());
+  for (const recording::TimelineSample& sample : recording.timeline) points.push_back(PointOf(sample));
+  for (const recording::Checkpoint& checkpoint : recording.checkpoints) {
+    const double seconds = static_cast<double>(checkpoint.time_ns) / 1e9;
+    const auto nearest = std::min_element(points.begin(), points.end(), [&](const auto& left, const auto& right) {
+      return std::abs(left.t_seconds - seconds) < std::abs(right.t_seconds - seconds);
+    });
+    if (nearest != points.end()) nearest->by_kind = KindsAt(recording, checkpoint, kind_of_stack);
+  }
+  return points;
+}
+
+// --- native names
+
+void DescribeNames(const FrameTable& frames, std::vector<Capability>* capabilities) {
+  for (const auto& [path, why] : frames.unnamed_modules()) {
+    capabilities->push_back({absl::StrCat("names of ", path), CapabilityState::kDegraded, why});
+  }
+}
+
+// The first ones that a person would read, in the order of the contract.
+void KeepTop(const ReportOptions& options, Report* report) {
+  if (options.top == 0 && options.min_bytes == 0) return;
+  std::vector<const Group*> in_reading_order;
+  for (const Group& group : report->groups) in_reading_order.push_back(&group);
+  SortForReading(&in_reading_order);
+  std::vector<bool> kept(report->groups.size());
+  uint64_t count = 0;
+  for (const Group* group : in_reading_order) {
+    if (group->live_bytes < options.min_bytes || (options.top != 0 && count == options.top)) continue;
+    kept[static_cast<size_t>(group - report->groups.data())] = true;
+    ++count;
+  }
+  std::vector<Group> groups;
+  for (size_t i = 0; i < report->groups.size(); ++i) {
+    Group& group = report->groups[i];
+    if (kept[i]) {
+      groups.push_back(std::move(group));
+    } else {
+      report->left_out_groups += 1;
+      report->left_out_bytes += IsBackground(group.kind) ? 0 : group.live_bytes;
+    }
+  }
+  report->groups = std::move(groups);
+}
+
+struct GroupByName {
+  const char* name;
+  GroupBy value;
+};
+constexpr GroupByName kGroupByNames[] = {{"site", GroupBy::kDefault},      {"stack", GroupBy::kStack},
+                                         {"function", GroupBy::kFunction}, {"package", GroupBy::kPackage},
+                                         {"kind", GroupBy::kKind},         {"thread", GroupBy::kThread}};
+
+}  // namespace
+
+absl::StatusOr<GroupBy> ParseGroupBy(std::string_view text) {
+  for (const GroupByName& row : kGroupByNames) {
+    if (text == row.name) return row.value;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("cannot group by \"", View(text),
+                                                 "\": there are site (the default), stack, function, package, kind and "
+                                                 "thread"));
+}
+
+absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const ReportOptions& options,
+                                            const NativeNames& names) {
+  if (recording.stacks.empty()) return absl::InvalidArgumentError("cannot report on a recording without stacks");
+  const FrameTable frames(recording, names, options.root);
+  Packages packages(options.root);
+  std::vector<Use> uses = CollectUses(recording);
+  AddGarbage(recording, &uses);
+  std::vector<ClassifiedUse> classified = ClassifyUses(&uses, frames, &packages);
+  const std::vector<std::string> thread_names = ThreadNames(recording, frames);
+
+  Report report;
+  report.reserved_bytes = SetAsideReservations(RssOf(recording), &classified);
+  report.process = DescribeProcess(recording);
+  report.capabilities = DescribeCapabilities(recording);
+  DescribeNames(frames, &report.capabilities);
+  report.kinds = SumKinds(classified);
+  report.totals = SumTotals(recording, report.kinds);
+  report.memory = DescribeMemory(recording, report.kinds, report.reserved_bytes);
+  report.timeline = MakeTimeline(recording, classified);
+  report.groups = MakeGroups(recording, classified, frames, thread_names, options);
+  report.threads = SumThreads(recording, classified, thread_names);
+  KeepTop(options, &report);
+  report.warnings = DescribeTroubles(recording);
+  report.garbage_bytes = GarbageFreedAtEnd(recording);
+  report.sample_bytes = recording.process.sample_bytes;
+  return report;
+}
+
+absl::StatusOr<Report> BuildReport(const Recording& recording, const ReportOptions& options) {
+  symbolizer::Symbolizer symbolizer(options.symbolizer);
+  NativeNames names;
+  names.symbolize = [&](const symbolizer::ModuleRef& module, absl::Span<const uint64_t> addresses) {
+    return symbolizer.SymbolizeBatch(module, addresses);
+  };
+  names.describe = [&](const symbolizer::ModuleRef& module) { return symbolizer.Describe(module); };
+  return BuildReportWithNames(recording, options, names);
+}
+
+ProcessSummary SummarizeRecording(const Recording& recording, std::string recording_path) {
+  ProcessSummary summary;
+  summary.process = DescribeProcess(recording);
+  summary.recording = std::move(recording_path);
+  summary.outstanding_bytes = recording.totals.live_bytes;
+  return summary;
+}
+
+}  // namespace nodeleak::report

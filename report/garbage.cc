@@ -1,0 +1,69 @@
+#include "report/garbage.h"
+
+#include <algorithm>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
+
+namespace nodeleak::report {
+namespace {
+
+using recording::Checkpoint;
+using recording::CheckpointEntry;
+using recording::Recording;
+
+absl::Span<const CheckpointEntry> EntriesOf(const Recording& recording, const Checkpoint& checkpoint) {
+  return absl::MakeConstSpan(recording.checkpoint_entries).subspan(checkpoint.first_entry, checkpoint.entry_count);
+}
+
+bool IsMapping(const Recording& recording, uint32_t stack) {
+  return (recording.stacks[stack].flags & recording::kStackMapping) != 0;
+}
+
+uint64_t LiveBytes(const Recording& recording, const Checkpoint& checkpoint) {
+  uint64_t bytes = 0;
+  for (const CheckpointEntry& entry : EntriesOf(recording, checkpoint)) {
+    if (!IsMapping(recording, entry.stack)) bytes += entry.live_bytes;
+  }
+  return bytes;
+}
+
+uint64_t Distance(uint64_t left, uint64_t right) { return left > right ? left - right : right - left; }
+
+// The one before the collection has as many bytes alive as the header says there were: one that was taken earlier, or
+// afterwards, would name the wrong stacks. Other threads allocate between the two counts.
+const Checkpoint* FindCheckpointBeforeGc(const Recording& recording) {
+  constexpr size_t kYoungest = 3;
+  const uint64_t expected = recording.totals.live_bytes_before_gc;
+  const uint64_t tolerance = 4096 + expected / 500;
+  const Checkpoint* best = nullptr;
+  uint64_t best_distance = 0;
+  const size_t count = recording.checkpoints.size();
+  for (size_t i = count - std::min(count, kYoungest); i < count; ++i) {
+    const uint64_t distance = Distance(LiveBytes(recording, recording.checkpoints[i]), expected);
+    if (distance > tolerance || (best != nullptr && distance > best_distance)) continue;
+    best = &recording.checkpoints[i];
+    best_distance = distance;
+  }
+  return best;
+}
+
+}  // namespace
+
+void AddGarbage(const Recording& recording, std::vector<Use>* uses) {
+  if (recording.process.gc_at_end != recording::GcAtEnd::kDone || recording.totals.live_bytes_before_gc == 0) return;
+  const Checkpoint* before = FindCheckpointBeforeGc(recording);
+  if (before == nullptr) return;
+  absl::flat_hash_map<uint32_t, const CheckpointEntry*> entry_of;
+  for (const CheckpointEntry& entry : EntriesOf(recording, *before)) entry_of[entry.stack] = &entry;
+  for (Use& use : *uses) {
+    const auto found = entry_of.find(use.stack);
+    if (use.source != Source::kBlock || found == entry_of.end() || IsMapping(recording, use.stack)) continue;
+    const CheckpointEntry& entry = *found->second;
+    if (entry.live_bytes <= use.live_bytes) continue;
+    use.garbage_bytes = entry.live_bytes - use.live_bytes;
+    use.garbage_blocks = entry.live_blocks > use.live_blocks ? entry.live_blocks - use.live_blocks : 0;
+  }
+}
+
+}  // namespace nodeleak::report

@@ -1,0 +1,33 @@
+// Outside node. Groups uses by (kind, site, origin), or by what the user asked for, adds up what is outstanding, and
+// has each group judged.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "recording/recording.h"
+#include "report/frames.h"
+#include "report/report.h"
+#include "report/uses.h"
+
+namespace nodeleak::report {
+
+// A use, and what its stack says about it.
+struct ClassifiedUse {
+  Use* use = nullptr;
+  Kind kind = Kind::kNative;
+  std::optional<Site> site;
+  std::optional<Origin> origin;
+  bool is_cage = false;
+};
+std::vector<ClassifiedUse> ClassifyUses(std::vector<Use>* uses, const FrameTable& frames, Packages* packages);
+
+// All groups that hold anything, heaviest first.
+std::vector<Group> MakeGroups(const recording::Recording& recording, const std::vector<ClassifiedUse>& uses,
+                              const FrameTable& frames, const std::vector<std::string>& thread_names,
+                              const ReportOptions& options);
+
+// Stable across runs of the same program from the same directory, or from another one when its files are below it.
+std::string HashId(std::string_view key);
+
+}  // namespace nodeleak::report

@@ -1,0 +1,190 @@
+// Outside node. What a report says, before anybody decides how it looks: the C++ mirror of the JSON contract (version
+// 1) plus the few things that only the text shows. Plain values, no behaviour; strings may hold any bytes (renderers
+// make them presentable).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace nodeleak::report {
+
+// --- which memory it is, in the words of the contract. The order is the order of KindName's table.
+enum class Kind : uint8_t {
+  kArrayBuffer,
+  kWasmMemory,
+  kV8Heap,
+  kV8Internal,
+  kNode,
+  kOpenSsl,
+  kZlib,
+  kBrotli,
+  kIcu,
+  kAres,
+  kHttp2,
+  kSqlite,
+  kAddon,
+  kLibc,
+  kThreadStack,
+  kMapping,
+  kNative,
+  kCount
+};
+const char* KindName(Kind kind);
+
+// V8's own pages hold JavaScript objects, and stacks of threads are mostly untouched: neither is what the reader looks
+// for, both are large. They are listed, but are no part of what is "outstanding" (Totals::live_bytes).
+inline bool IsBackground(Kind kind) { return kind == Kind::kV8Heap || kind == Kind::kThreadStack; }
+
+enum class Verdict : uint8_t { kGrowing, kLost, kBounded, kStartup, kGarbage, kPending, kAllocator, kReserved, kNew };
+const char* VerdictName(Verdict verdict);
+
+enum class Confidence : uint8_t { kHigh, kLikely, kLow };
+const char* ConfidenceName(Confidence confidence);
+
+// --- stacks
+enum class FrameType : uint8_t { kJs, kNative, kWasm, kMarker };
+const char* FrameTypeName(FrameType type);
+
+// Of a builtin of JavaScript itself (Array.map): type js, no file, and this as its module. There is no line to show,
+// and a reader that only knows js and native frames still does the right thing.
+inline constexpr char kBuiltinModule[] = "builtin";
+
+struct Frame {
+  FrameType type = FrameType::kNative;
+  std::string function;  // native: without parameters; marker: the sentence; "" unknown or anonymous (see module)
+  std::string file;      // JS: path, "node:fs", "wasm://..."; native: source file where DWARF knows it
+  uint32_t line = 0;     // 0 unknown
+  uint32_t column = 0;
+  std::string module;   // native: path of the ELF file; JS: kBuiltinModule or ""; eval: where it was created
+  uint64_t offset = 0;  // native: virtual address in the module; wasm: offset in the function's code
+  bool inlined = false;
+};
+
+struct Site {  // the nearest application JavaScript frame
+  std::string function, file;
+  uint32_t line = 0, column = 0;
+  std::string package;  // name@version; "" for the application itself
+
+  bool operator==(const Site&) const = default;
+};
+
+struct Origin {  // the native function that asked for the memory
+  std::string function, module, file;
+  uint32_t line = 0;
+  std::string package;
+
+  bool operator==(const Origin&) const = default;
+};
+
+struct StackUse {
+  uint64_t live_bytes = 0, live_blocks = 0;
+  std::vector<Frame> frames;  // innermost first
+};
+
+struct SurvivedGcs {  // major collections that the outstanding blocks have met since their birth
+  uint32_t min = 0, median = 0, max = 0;
+};
+
+struct Group {
+  std::string id;  // stable across runs: see GroupId
+  Kind kind = Kind::kNative;
+  Verdict verdict = Verdict::kNew;
+  Confidence confidence = Confidence::kLow;
+  std::vector<std::string> evidence;  // sentences
+  uint64_t live_bytes = 0, live_blocks = 0;
+  uint64_t allocated_bytes = 0, allocations = 0;
+  uint64_t reserved_bytes = 0;                     // address space that is not memory; besides live_bytes
+  uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC at the end; besides live_bytes
+  uint64_t bytes_per_second = 0;                   // of survivors; 0 unless growing
+  SurvivedGcs survived_gcs;
+  double first_seen_seconds = 0, last_seen_seconds = 0;  // first and last allocation, since the start
+  std::optional<Site> site;
+  std::optional<Origin> origin;
+  std::vector<std::string> threads;
+  std::vector<StackUse> stacks;  // heaviest first
+};
+
+// --- the process
+enum class Ending : uint8_t { kExit, kSignal, kKilled, kRunning, kDetached };
+const char* EndingName(Ending ending);
+
+struct ProcessInfo {
+  uint32_t pid = 0, ppid = 0;
+  std::vector<std::string> command;
+  std::string executable, working_directory;
+  std::string node_version, v8_version;  // "" when it is not node
+  uint64_t started_at_unix_ns = 0;
+  double duration_seconds = 0;
+  Ending ending = Ending::kRunning;
+  std::optional<int> exit_code;
+  std::optional<int> signal;
+  bool is_node = false, is_launcher = false, is_root_command = false;
+};
+
+enum class CapabilityState : uint8_t { kFull, kDegraded, kAbsent };
+const char* CapabilityStateName(CapabilityState state);
+struct Capability {
+  std::string name;
+  CapabilityState state = CapabilityState::kFull;
+  std::string why;
+};
+
+struct Lost {
+  uint64_t blocks = 0, stacks = 0, bytes = 0;
+};
+struct Totals {
+  uint64_t live_bytes = 0, live_blocks = 0;  // outstanding: of all kinds that are not background
+  uint64_t allocated_bytes = 0, allocations = 0;
+  uint64_t stacks = 0, major_gcs = 0;
+  Lost lost;
+};
+
+struct ThreadTotal {
+  std::string name;
+  uint64_t live_bytes = 0, live_blocks = 0;  // as in Totals
+};
+
+struct KindTotal {
+  Kind kind = Kind::kNative;
+  uint64_t live_bytes = 0, live_blocks = 0;
+};
+
+inline constexpr char kJsHeapLine[] = "JavaScript heap";
+struct MemoryLine {
+  std::string name;
+  uint64_t bytes = 0;
+  std::optional<uint64_t> touched_bytes;  // resident part, where it is known
+  std::string detail;
+};
+struct Memory {
+  uint64_t rss_bytes = 0;
+  std::vector<MemoryLine> lines;
+};
+
+struct TimelinePoint {
+  double t_seconds = 0;
+  uint64_t rss_bytes = 0, live_bytes = 0, heap_used = 0, major_gcs = 0;
+  std::vector<KindTotal> by_kind;  // only at checkpoints; empty in between
+};
+
+struct Report {
+  ProcessInfo process;
+  std::vector<Capability> capabilities;
+  Totals totals;
+  std::vector<KindTotal> kinds;  // heaviest first
+  Memory memory;
+  std::vector<TimelinePoint> timeline;
+  std::vector<Group> groups;  // heaviest first
+
+  // Only for the text: what a person must know before believing the numbers, one sentence each.
+  std::vector<std::string> warnings;
+  std::vector<ThreadTotal> threads;       // heaviest first
+  uint64_t reserved_bytes = 0;            // address space that is not memory
+  std::optional<uint64_t> garbage_bytes;  // freed by the full collection at the end; absent when there was none
+  uint64_t sample_bytes = 0;              // 0: every allocation was recorded
+  uint64_t left_out_groups = 0, left_out_bytes = 0;  // by top and min_bytes
+};
+
+}  // namespace nodeleak::report

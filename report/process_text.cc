@@ -1,0 +1,44 @@
+#include "report/process_text.h"
+
+#include <csignal>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "report/utf8.h"
+
+namespace nodeleak::report {
+
+std::string SignalName(int signal) {
+  const char* abbreviation = sigabbrev_np(signal);
+  return abbreviation != nullptr ? absl::StrCat("SIG", abbreviation) : absl::StrCat("signal ", signal);
+}
+
+std::string EndingText(const ProcessInfo& process) {
+  switch (process.ending) {
+    case Ending::kExit:
+      return process.exit_code.has_value() ? absl::StrCat("exited with code ", *process.exit_code) : "exited";
+    case Ending::kSignal:
+      return process.signal.has_value() ? absl::StrCat("ended by ", SignalName(*process.signal)) : "ended by a signal";
+    case Ending::kKilled:
+      return process.signal.has_value() ? absl::StrCat("killed by ", SignalName(*process.signal)) : "killed or crashed";
+    case Ending::kRunning:
+      return "still running";
+    case Ending::kDetached:
+      return "still running, detached";
+  }
+  return "";
+}
+
+std::string CommandText(const ProcessInfo& process) {
+  if (process.command.empty()) return Printable(process.executable.empty() ? "(unknown command)" : process.executable);
+  std::string text;
+  for (const std::string& argument : process.command) {
+    const bool first = text.empty();
+    const size_t slash = first ? argument.rfind('/') : std::string::npos;
+    absl::StrAppend(&text, first ? "" : " ",
+                    slash == std::string::npos || slash + 1 == argument.size() ? argument : argument.substr(slash + 1));
+  }
+  return Printable(text);
+}
+
+}  // namespace nodeleak::report

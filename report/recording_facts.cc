@@ -1,0 +1,165 @@
+#include "report/recording_facts.h"
+
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "report/text_layout.h"
+
+namespace nodeleak::report {
+namespace {
+
+using recording::CapabilityId;
+using recording::LossId;
+using recording::Recording;
+
+constexpr const char* kCapabilityNames[] = {"native-stacks",    "js-frames",      "js-names",  "js-lines",
+                                            "optimized-frames", "wasm-frames",    "gc-events", "forced-gc",
+                                            "heap-statistics",  "end-of-process", "mappings"};
+static_assert(std::size(kCapabilityNames) == static_cast<size_t>(CapabilityId::kCount));
+
+// What a loss means to the reader: "3 blocks (1.2 KiB) were not recorded: ...".
+struct LossRow {
+  const char* unit;
+  const char* sentence;
+  bool is_block;  // memory is missing from the report
+  bool is_stack;  // memory is there, its stack is not whole
+};
+constexpr LossRow kLossRows[] = {
+    {"block", "not recorded: the recording is full (--max-recording) or the disk is", true, false},
+    {"allocation", "recorded without a stack: the recording is full (--max-recording) or the disk is", false, true},
+    {"mapping", "not recorded: the recording is full (--max-recording) or the disk is", true, false},
+    {"event", "not recorded: a lock of ours was busy for too long", true, false},
+    {"allocation", "inside signal handlers not recorded", true, false},
+    {"allocation", "before the recording began not recorded", true, false},
+    {"stack", "cut short by a frame that could not be unwound", false, true},
+    {"block", "not recorded: the shim had stopped watching", true, false},
+};
+static_assert(std::size(kLossRows) == static_cast<size_t>(LossId::kCount));
+
+Ending EndingOf(recording::Ending ending) {
+  switch (ending) {
+    case recording::Ending::kRunning:
+      return Ending::kRunning;
+    case recording::Ending::kSignaled:
+      return Ending::kSignal;
+    case recording::Ending::kKilled:
+      return Ending::kKilled;
+    case recording::Ending::kDetached:
+      return Ending::kDetached;
+    case recording::Ending::kExited:
+    case recording::Ending::kReplaced:
+      return Ending::kExit;
+  }
+  return Ending::kKilled;
+}
+
+CapabilityState StateOf(recording::CapabilityState state) {
+  switch (state) {
+    case recording::CapabilityState::kFull:
+      return CapabilityState::kFull;
+    case recording::CapabilityState::kDegraded:
+      return CapabilityState::kDegraded;
+    default:
+      return CapabilityState::kAbsent;
+  }
+}
+
+std::string WhyNoEndGc(const Recording& recording) {
+  if (!recording.process.IsNode()) return "";
+  switch (recording.process.gc_at_end) {
+    case recording::GcAtEnd::kDone:
+      return "";
+    case recording::GcAtEnd::kOff:
+      return "no full GC at the end (--gc=off): garbage counts as outstanding";
+    case recording::GcAtEnd::kNotReachable:
+      return "no full GC at the end (no safe moment was reached): garbage counts as outstanding";
+    case recording::GcAtEnd::kNotDone:
+      return recording.process.ending == recording::Ending::kRunning
+                 ? "the process is still running: garbage counts as outstanding"
+                 : "the process ended without a full GC: garbage counts as outstanding";
+  }
+  return "";
+}
+
+std::string LossSentence(const LossRow& row, const recording::Loss& loss) {
+  return absl::StrCat(Plural(loss.count, row.unit),
+                      loss.bytes != 0 ? absl::StrCat(" (", FormatBytes(loss.bytes), ")") : "", " ", row.sentence);
+}
+
+}  // namespace
+
+ProcessInfo DescribeProcess(const Recording& recording) {
+  const recording::ProcessInfo& source = recording.process;
+  ProcessInfo process;
+  process.pid = source.pid;
+  process.ppid = source.ppid;
+  for (const auto& argument : source.command) process.command.emplace_back(argument.data(), argument.size());
+  process.executable = std::string(source.executable);
+  process.working_directory = std::string(source.working_directory);
+  process.node_version = std::string(source.node_version);
+  process.v8_version = std::string(source.v8_version);
+  process.started_at_unix_ns = source.start_realtime_ns;
+  process.duration_seconds = static_cast<double>(source.duration_ns) / 1e9;
+  process.ending = EndingOf(source.ending);
+  if (source.ending == recording::Ending::kExited && source.exit_code >= 0) process.exit_code = source.exit_code;
+  if (source.end_signal != 0) process.signal = source.end_signal;
+  process.is_node = source.IsNode();
+  process.is_launcher = (source.flags & recording::kIsLauncher) != 0;
+  process.is_root_command = (source.flags & recording::kIsRootCommand) != 0;
+  return process;
+}
+
+std::vector<Capability> DescribeCapabilities(const Recording& recording) {
+  std::vector<Capability> capabilities;
+  for (size_t i = 0; i < std::size(kCapabilityNames); ++i) {
+    const recording::CapabilityInfo& source = recording.capabilities[i];
+    if (source.state == recording::CapabilityState::kUnknown) {
+      if (recording.process.IsNode()) {
+        capabilities.push_back({kCapabilityNames[i], CapabilityState::kAbsent, "the process never came to it"});
+      }
+      continue;
+    }
+    capabilities.push_back({kCapabilityNames[i], StateOf(source.state), std::string(source.why)});
+  }
+  if (!recording.damage.empty()) {
+    capabilities.push_back({"recording", CapabilityState::kDegraded, absl::StrJoin(recording.damage, "; ")});
+  }
+  return capabilities;
+}
+
+Lost SumLosses(const Recording& recording) {
+  Lost lost;
+  for (size_t i = 0; i < std::size(kLossRows); ++i) {
+    if (kLossRows[i].is_stack) lost.stacks += recording.losses[i].count;
+    if (!kLossRows[i].is_block) continue;
+    lost.blocks += recording.losses[i].count;
+    lost.bytes += recording.losses[i].bytes;
+  }
+  return lost;
+}
+
+std::vector<std::string> DescribeTroubles(const Recording& recording) {
+  std::vector<std::string> troubles = recording.damage;
+  for (size_t i = 0; i < std::size(kLossRows); ++i) {
+    if (recording.losses[i].count != 0) troubles.push_back(LossSentence(kLossRows[i], recording.losses[i]));
+  }
+  if (recording.process.sample_bytes != 0) {
+    troubles.push_back(absl::StrCat("sampled (--sample=", FormatBytes(recording.process.sample_bytes),
+                                    "): numbers are of the recorded blocks only"));
+  }
+  if (std::string why = WhyNoEndGc(recording); !why.empty()) troubles.push_back(std::move(why));
+  if (recording.process.ending == recording::Ending::kReplaced) {
+    troubles.push_back("the process replaced itself by another program (exec): this is its picture before that");
+  }
+  troubles.insert(troubles.end(), recording.notes.begin(), recording.notes.end());
+  return troubles;
+}
+
+std::optional<uint64_t> GarbageFreedAtEnd(const Recording& recording) {
+  if (recording.process.gc_at_end != recording::GcAtEnd::kDone) return std::nullopt;
+  const uint64_t before = recording.totals.live_bytes_before_gc, after = recording.totals.live_bytes;
+  return before > after ? before - after : 0;
+}
+
+}  // namespace nodeleak::report

@@ -1,0 +1,23 @@
+// Outside node. The parts of a report that come from the recording as it is, without stacks: the process, what worked,
+// what was lost.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "recording/recording.h"
+#include "report/model.h"
+
+namespace nodeleak::report {
+
+ProcessInfo DescribeProcess(const recording::Recording& recording);
+std::vector<Capability> DescribeCapabilities(const recording::Recording& recording);
+Lost SumLosses(const recording::Recording& recording);
+
+// One sentence for each thing a reader must know before believing the numbers.
+std::vector<std::string> DescribeTroubles(const recording::Recording& recording);
+
+// Freed by the full collection at the end; nothing when there was none.
+std::optional<uint64_t> GarbageFreedAtEnd(const recording::Recording& recording);
+
+}  // namespace nodeleak::report

@@ -1,0 +1,35 @@
+// Outside node. A use: the outstanding memory of one stack that was asked for in one way. Groups are made of uses.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "recording/recording.h"
+#include "report/classify.h"
+
+namespace nodeleak::report {
+
+struct Birth {
+  uint32_t tick = 0;
+  uint32_t gc = 0;
+  uint64_t bytes = 0;
+};
+
+struct Use {
+  uint32_t stack = 0;
+  Source source = Source::kBlock;
+  uint64_t live_bytes = 0, live_blocks = 0;
+  uint64_t reserved_bytes = 0;                     // mapped without access
+  uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC at the end (AddGarbage)
+  bool owns_counters = false;                      // the stack's totals of allocations count here
+  std::vector<Birth> births;                       // of what is outstanding
+};
+
+// Mappings of `bytes` or more go from live to reserved: they cannot be in use as a whole.
+void SetAsideMappings(uint64_t bytes, Use* use);
+
+// Uses of all stacks that ever allocated, in the order of their stacks.
+std::vector<Use> CollectUses(const recording::Recording& recording);
+
+}  // namespace nodeleak::report

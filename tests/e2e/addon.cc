@@ -1,0 +1,112 @@
+// An addon that keeps blocks of the size it is told, each kind of allocation from a function of its own, so that a
+// report must name that function. The few Node-API declarations it needs are written out: the tests fetch no headers.
+#include <malloc.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+extern "C" {
+struct napi_env__;
+struct napi_value__;
+struct napi_callback_info__;
+using napi_env = napi_env__*;
+using napi_value = napi_value__*;
+using napi_callback_info = napi_callback_info__*;
+using napi_callback = napi_value (*)(napi_env, napi_callback_info);
+int napi_get_cb_info(napi_env, napi_callback_info, size_t*, napi_value*, napi_value*, void**);
+int napi_get_value_int64(napi_env, napi_value, int64_t*);
+int napi_create_function(napi_env, const char*, size_t, napi_callback, void*, napi_value*);
+int napi_set_named_property(napi_env, napi_value, const char*, napi_value);
+}
+
+namespace {
+
+constexpr size_t kAlignment = 4096;
+
+using Allocate = void* (*)(size_t);
+
+// What escapes the optimizer stays a call of its own, made by the function that the test looks for.
+void* Touch(void* block, size_t size) {
+  if (block != nullptr && block != MAP_FAILED) memset(block, 0x5a, size);
+  asm volatile("" ::: "memory");
+  return block;
+}
+
+}  // namespace
+
+extern "C" {
+__attribute__((noinline)) void* keep_malloc(size_t size) { return Touch(malloc(size), size); }
+__attribute__((noinline)) void* keep_calloc(size_t size) { return Touch(calloc(1, size), size); }
+__attribute__((noinline)) void* keep_realloc(size_t size) { return Touch(realloc(malloc(size / 3), size), size); }
+__attribute__((noinline)) void* keep_reallocarray(size_t size) { return Touch(reallocarray(nullptr, size, 1), size); }
+__attribute__((noinline)) void* keep_posix_memalign(size_t size) {
+  void* block = nullptr;
+  if (posix_memalign(&block, kAlignment, size) != 0) return nullptr;
+  return Touch(block, size);
+}
+__attribute__((noinline)) void* keep_aligned_alloc(size_t size) { return Touch(aligned_alloc(kAlignment, size), size); }
+__attribute__((noinline)) void* keep_memalign(size_t size) { return Touch(memalign(kAlignment, size), size); }
+__attribute__((noinline)) void* keep_new(size_t size) { return Touch(::operator new(size), size); }
+__attribute__((noinline)) void* keep_new_array(size_t size) { return Touch(new char[size], size); }
+__attribute__((noinline)) void* keep_mmap(size_t size) {
+  return Touch(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), size);
+}
+// A realloc that cannot succeed keeps the block it was given.
+__attribute__((noinline)) void* keep_failed_realloc(size_t size) {
+  void* block = malloc(size);
+  void* volatile moved = realloc(block, SIZE_MAX / 2);
+  return Touch(moved != nullptr ? nullptr : block, size);
+}
+__attribute__((noinline)) void* give_back(size_t size) {
+  free(Touch(malloc(size), size));
+  free(Touch(realloc(malloc(size), size * 2), size));
+  void* mapped = keep_mmap(size);
+  munmap(mapped, size);
+  return nullptr;
+}
+}  // extern "C"
+
+namespace {
+
+struct Export {
+  const char* name;
+  Allocate allocate;
+};
+Export exports_table[] = {
+    {"malloc", keep_malloc},
+    {"calloc", keep_calloc},
+    {"realloc", keep_realloc},
+    {"reallocarray", keep_reallocarray},
+    {"posixMemalign", keep_posix_memalign},
+    {"alignedAlloc", keep_aligned_alloc},
+    {"memalign", keep_memalign},
+    {"operatorNew", keep_new},
+    {"newArray", keep_new_array},
+    {"mmap", keep_mmap},
+    {"failedRealloc", keep_failed_realloc},
+    {"giveBack", give_back},
+};
+
+napi_value Call(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument = nullptr;
+  void* data = nullptr;
+  int64_t size = 0;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, &data);
+  napi_get_value_int64(env, argument, &size);
+  void* volatile kept = static_cast<Export*>(data)->allocate(static_cast<size_t>(size));
+  (void)kept;  // nothing points to it any more: the program leaks it
+  return nullptr;
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_env env, napi_value exports) {
+  for (Export& row : exports_table) {
+    napi_value function = nullptr;
+    napi_create_function(env, row.name, static_cast<size_t>(-1), Call, &row, &function);
+    napi_set_named_property(env, exports, row.name, function);
+  }
+  return exports;
+}

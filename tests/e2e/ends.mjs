@@ -1,0 +1,118 @@
+// After any end the recording says what was outstanding and how the process ended; after SIGKILL as of the last moment.
+import assert from 'node:assert';
+import child_process from 'node:child_process';
+import { NODE, NODELEAK, file, firstLine, folder, have, newRecording, nodeleak, outstanding, report, run, skip, start } from './harness.mjs';
+
+const NATIVE = process.env.NODELEAK_E2E_NATIVE;
+const HOLD = 'const kept = globalThis.kept = [];\n' +
+  'function hold() { for (let i = 0; i < 7; i++) kept.push(Buffer.allocUnsafeSlow(100003)); }\nhold();\n';
+const HELD = { bytes: 7 * 100003, blocks: 7 };
+const READY = 'require("fs").writeSync(1, `${process.pid}\\n`);\n';
+
+// Runs to the first line, does `act` with the program's pid, reads the recording after the end.
+async function endBy(code, act, flags) {
+  const program = file('end.js', HOLD + code);
+  const { child, recording, ended } = start([NODE, program], { flags });
+  const pid = Number(await firstLine(child));
+  await act(pid, recording);
+  return { end: await ended, report: report(recording), recording };
+}
+
+const FREEZE = 'setInterval(() => {}, 1e6);';
+
+await run({
+  async 'killed by SIGKILL'() {
+    const { report, recording } = await endBy(READY + FREEZE, (pid) => process.kill(pid, 'SIGKILL'));
+    assert.deepStrictEqual([report.process.ended, report.process.signal], ['signal', 'SIGKILL']);
+    assert.match(nodeleak(['report', recording]).stdout.split('\n')[1], /(ended|killed) by SIGKILL/);
+    assert.deepStrictEqual(outstanding(report, 'hold', 'array-buffer'), HELD);
+  },
+
+  async 'killed together with nodeleak'() {
+    const program = file('both.js', HOLD + READY + FREEZE);
+    const { child, recording, ended } = start([NODE, program]);
+    const pid = Number(await firstLine(child));
+    child.kill('SIGKILL');
+    process.kill(pid, 'SIGKILL');
+    await ended;
+    const what = report(recording);
+    assert.deepStrictEqual(outstanding(what, 'hold', 'array-buffer'), HELD);
+    assert.strictEqual(what.process.ended, 'killed');
+  },
+
+  async 'read while it runs'() {
+    const { report: last } = await endBy(READY + FREEZE, (pid, recording) => {
+      const live = report(recording);
+      assert.strictEqual(live.process.ended, 'running');
+      assert.deepStrictEqual(outstanding(live, 'hold', 'array-buffer'), HELD);
+      process.kill(pid, 'SIGTERM');
+    });
+    assert.deepStrictEqual([last.process.ended, last.process.signal], ['signal', 'SIGTERM']);
+    assert.deepStrictEqual(outstanding(last, 'hold', 'array-buffer'), HELD);
+  },
+
+  async 'SIGTERM in a busy loop'() {
+    const { end, report } = await endBy(READY + 'for (;;) ;', (pid) => process.kill(pid, 'SIGTERM'));
+    assert.deepStrictEqual(outstanding(report, 'hold', 'array-buffer'), HELD);
+    assert.deepStrictEqual([report.process.ended, report.process.signal], ['signal', 'SIGTERM']);
+    assert(end.signal === 'SIGTERM' || end.status === 143, JSON.stringify(end));
+  },
+
+  async 'abort and SIGSEGV'() {
+    for (const [code, signal] of [['process.abort()', 'SIGABRT'], ['process.kill(process.pid, "SIGSEGV")', 'SIGSEGV']]) {
+      const { report } = await endBy(READY + code, () => {});
+      assert.deepStrictEqual(outstanding(report, 'hold', 'array-buffer'), HELD);
+      assert.deepStrictEqual([report.process.ended, report.process.signal], ['signal', signal], code);
+    }
+  },
+
+  async 'every end that runs exit handlers'() {
+    const garbage = 'for (let i = 0; i < 9; i++) (function waste() { Buffer.allocUnsafeSlow(70001); })();';
+    const ends = { 'process.exit(3)': 3, 'process.reallyExit(4)': 4, 'process.exitCode = 5': 5, 'throw new Error("x")': 1,
+                   'Promise.reject(1)': 1, 'setTimeout(() => process.exit(6), 5); setInterval(() => {}, 1e6)': 6 };
+    for (const [code, status] of Object.entries(ends)) {
+      const quiet = 'process.stderr.write = () => true;';
+      const { end, report } = await endBy(garbage + quiet + READY + code, () => {});
+      assert.strictEqual(end.status, status, code);
+      assert.deepStrictEqual([report.process.ended, report.process.exitCode], ['exit', status], code);
+      assert.deepStrictEqual(outstanding(report, 'hold', 'array-buffer'), HELD, code);
+      assert.deepStrictEqual(outstanding(report, 'waste', 'array-buffer'), { bytes: 0, blocks: 0 }, code);
+    }
+  },
+
+  async 'without a collection'() {
+    const garbage = '(function waste() { for (let i = 0; i < 3; i++) Buffer.allocUnsafeSlow(70001); })();';
+    const { report } = await endBy(garbage + READY, () => {}, ['--gc=off']);
+    assert.deepStrictEqual(outstanding(report, 'waste', 'array-buffer'), { bytes: 210003, blocks: 3 });
+  },
+
+  async 'a C program killed'() {
+    const { child, recording, ended } = start([NATIVE, 'loop']);
+    await firstLine(child);
+    const pid = Number(child_process.spawnSync('pgrep', ['-P', String(child.pid)], { encoding: 'utf8' }).stdout);
+    process.kill(pid, 'SIGKILL');
+    await ended;
+    const what = report(recording);
+    const kept = what.groups.find((g) => g.origin?.function === 'KeepSome');
+    assert.deepStrictEqual([kept.liveBytes, kept.liveBlocks, what.process.signal], [37 * 5051, 37, 'SIGKILL']);
+  },
+
+  // A terminal sends SIGINT to the whole group: the program sees it once, and the report still comes.
+  async 'Ctrl-C in a terminal'() {
+    if (!have('script')) skip('no script(1) to make a terminal');
+    const program = file('ctrl-c.js', HOLD + `
+      let n = 0;
+      process.on('SIGINT', () => { n += 1; setTimeout(() => { console.log('interrupts ' + n); process.exit(9); }, 50); });
+      ${READY} setInterval(() => {}, 1e6);`);
+    const command = `'${NODELEAK}' --top=0 --output='${newRecording()}' -- '${NODE}' '${program}'; echo status $?`;
+    const child = child_process.spawn('script', ['-qefc', command, '/dev/null'], { cwd: folder, stdio: ['pipe', 'pipe', 'ignore'] });
+    let screen = '';
+    child.stdout.on('data', (chunk) => { screen += chunk; });
+    await firstLine(child);
+    child.stdin.write('\x03');
+    await new Promise((done) => child.on('close', done));
+    assert.match(screen, /interrupts 1\r?\n/);
+    assert.match(screen, /site +hold\b/);
+    assert.match(screen, /status 9/);
+  },
+});

@@ -1,0 +1,101 @@
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <vector>
+
+#include "preload/recorder/range_table.h"
+#include "preload/recorder/recording_file.h"
+
+namespace nodeleak::preload {
+namespace {
+
+using recording::Range;
+
+constexpr uint64_t kPage = 4096;
+uint64_t g_freed_bytes;
+
+class RangeTableTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    g_freed_bytes = 0;
+    ASSERT_TRUE(file_.CreateInMemory(16 << 20));
+    table_.Attach(&file_, [](const Range& part) { g_freed_bytes += part.end - part.start; });
+  }
+  void TearDown() override { file_.Close(); }
+
+  static Range MakeRange(uint64_t first_page, uint64_t pages, uint32_t stack,
+                         uint32_t protection = PROT_READ | PROT_WRITE) {
+    Range range = {};
+    range.start = first_page * kPage;
+    range.end = (first_page + pages) * kPage;
+    range.stack = stack;
+    range.protection = protection;
+    return range;
+  }
+
+  // {first page, pages, stack, protection} of each.
+  std::vector<std::vector<uint64_t>> Contents() {
+    AppendTable<Range> ranges;
+    const recording::Table& table = file_.header()->tables[static_cast<uint32_t>(recording::TableId::kRanges)];
+    std::vector<std::vector<uint64_t>> contents;
+    for (uint64_t i = 0; i < table.count; ++i) {
+      const Range& range = reinterpret_cast<const Range*>(file_.At(table.extents[0]))[i];
+      contents.push_back({range.start / kPage, (range.end - range.start) / kPage, range.stack, range.protection});
+    }
+    return contents;
+  }
+
+  static constexpr uint64_t kRw = PROT_READ | PROT_WRITE;
+  RecordingFile file_;
+  RangeTable table_;
+};
+
+using Expected = std::vector<std::vector<uint64_t>>;
+
+TEST_F(RangeTableTest, PartialUnmapSplits) {
+  table_.Insert(MakeRange(100, 10, 1));
+  table_.Remove(103 * kPage, 105 * kPage);
+  EXPECT_EQ(Contents(), (Expected{{100, 3, 1, kRw}, {105, 5, 1, kRw}}));
+  EXPECT_EQ(g_freed_bytes, 2 * kPage);
+}
+
+TEST_F(RangeTableTest, UnmapAcrossSeveralTakesTheirParts) {
+  table_.Insert(MakeRange(100, 4, 1));
+  table_.Insert(MakeRange(104, 4, 2));
+  table_.Insert(MakeRange(110, 4, 3));
+  table_.Remove(102 * kPage, 112 * kPage);
+  EXPECT_EQ(Contents(), (Expected{{100, 2, 1, kRw}, {112, 2, 3, kRw}}));
+  EXPECT_EQ(g_freed_bytes, 8 * kPage);
+}
+
+TEST_F(RangeTableTest, MapFixedOverAnOldOneReplacesThatPart) {
+  table_.Insert(MakeRange(100, 10, 1));
+  table_.Insert(MakeRange(104, 2, 2));
+  EXPECT_EQ(Contents(), (Expected{{100, 4, 1, kRw}, {104, 2, 2, kRw}, {106, 4, 1, kRw}}));
+}
+
+TEST_F(RangeTableTest, ProtectionTellsReservedFromCommittedAndMergesBack) {
+  table_.Insert(MakeRange(100, 10, 1, PROT_NONE));
+  EXPECT_EQ(table_.CommittedBytes(), 0u);
+  table_.Protect(102 * kPage, 104 * kPage, PROT_READ | PROT_WRITE);
+  EXPECT_EQ(Contents(), (Expected{{100, 2, 1, PROT_NONE}, {102, 2, 1, kRw}, {104, 6, 1, PROT_NONE}}));
+  EXPECT_EQ(table_.CommittedBytes(), 2 * kPage);
+  table_.Protect(102 * kPage, 104 * kPage, PROT_NONE);
+  EXPECT_EQ(Contents(), (Expected{{100, 10, 1, PROT_NONE}}));
+}
+
+TEST_F(RangeTableTest, RemapMovesAndStretchesUnderTheOldStack) {
+  table_.Insert(MakeRange(100, 4, 9));
+  table_.Insert(MakeRange(203, 4, 2));
+  EXPECT_TRUE(table_.Move(100 * kPage, 104 * kPage, 200 * kPage, 5 * kPage));
+  EXPECT_EQ(Contents(), (Expected{{200, 5, 9, kRw}, {205, 2, 2, kRw}}));
+}
+
+TEST_F(RangeTableTest, RemapOfAnUnknownMappingChangesNothing) {
+  table_.Insert(MakeRange(100, 4, 9));
+  EXPECT_FALSE(table_.Move(300 * kPage, 304 * kPage, 400 * kPage, 4 * kPage));
+  EXPECT_EQ(Contents(), (Expected{{100, 4, 9, kRw}}));
+}
+
+}  // namespace
+}  // namespace nodeleak::preload

@@ -1,0 +1,145 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "preload/recorder/recording_file.h"
+
+namespace nodeleak::preload {
+namespace {
+
+class RecordingFileTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char pattern[] = "/tmp/nodeleak-file-test-XXXXXX";
+    ASSERT_NE(mkdtemp(pattern), nullptr);
+    directory_ = pattern;
+    path_ = directory_ + "/x.rec";
+  }
+  void TearDown() override { ASSERT_EQ(system(("rm -rf " + directory_).c_str()), 0); }
+  static std::string Contents(const std::string& path) {
+    std::stringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  }
+
+  std::string directory_, path_;
+  const char* why_ = "";
+  static constexpr uint64_t kMax = 8 << 20;
+};
+
+TEST_F(RecordingFileTest, IsPrivateToItsOwner) {
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_)) << why_;
+  struct stat status;
+  ASSERT_EQ(stat(path_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600u);
+  EXPECT_EQ(file.header()->magic, recording::kMagic);
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, NeverGoesThroughASymbolicLink) {
+  const std::string target = directory_ + "/target";
+  ASSERT_EQ(symlink(target.c_str(), path_.c_str()), 0);
+  RecordingFile file;
+  EXPECT_FALSE(file.Create(path_.c_str(), kMax, &why_));
+  EXPECT_NE(access(target.c_str(), F_OK), 0);
+  struct stat status;
+  ASSERT_EQ(lstat(path_.c_str(), &status), 0);
+  EXPECT_TRUE(S_ISLNK(status.st_mode));
+}
+
+TEST_F(RecordingFileTest, RefusesToOverwriteAFileThatIsNoRecording) {
+  std::ofstream(path_) << "my thesis, the only copy";
+  RecordingFile file;
+  EXPECT_FALSE(file.Create(path_.c_str(), kMax, &why_));
+  EXPECT_NE(std::string(why_).find("not a recording"), std::string::npos) << why_;
+  EXPECT_EQ(Contents(path_), "my thesis, the only copy");
+}
+
+TEST_F(RecordingFileTest, ReplacesAnOldRecordingWithoutTouchingItsReaders) {
+  RecordingFile old;
+  ASSERT_TRUE(old.Create(path_.c_str(), kMax, &why_));
+  old.header()->pid = 4242;
+  const int reader = open(path_.c_str(), O_RDONLY);
+  old.Close();
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_)) << why_;
+  EXPECT_EQ(file.header()->pid, 0u);
+  uint32_t pid = 0;
+  EXPECT_EQ(pread(reader, &pid, sizeof pid, offsetof(recording::Header, pid)), static_cast<ssize_t>(sizeof pid));
+  EXPECT_EQ(pid, 4242u);
+  close(reader);
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, SaysThatTheDirectoryIsMissing) {
+  RecordingFile file;
+  EXPECT_FALSE(file.Create((directory_ + "/no/x.rec").c_str(), kMax, &why_));
+  EXPECT_STREQ(why_, "its directory does not exist");
+}
+
+TEST_F(RecordingFileTest, StopsAtItsLimit) {
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), 1 << 20, &why_)) << why_;
+  EXPECT_EQ(file.Allocate(2 << 20), 0u);
+  uint64_t given = 0;
+  while (file.Allocate(64 << 10) != 0) given += 64 << 10;
+  EXPECT_GT(given, 0u);
+  struct stat status;
+  ASSERT_EQ(stat(path_.c_str(), &status), 0);
+  EXPECT_LE(status.st_size, 1 << 20);
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, ReusesWhatWasReleasedAndItIsZero) {
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_));
+  const uint64_t offset = file.Allocate(12288);
+  ASSERT_NE(offset, 0u);
+  file.At(offset)[5000] = 'x';
+  file.Release(offset, 12288);
+  EXPECT_EQ(file.Allocate(12288), offset);
+  EXPECT_EQ(file.At(offset)[5000], '\0');
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, AFileSizeLimitIsARefusalNotASignal) {
+  rlimit before;
+  getrlimit(RLIMIT_FSIZE, &before);
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_));
+  rlimit limited = before;
+  limited.rlim_cur = 1 << 20;
+  setrlimit(RLIMIT_FSIZE, &limited);
+  EXPECT_EQ(file.Allocate(4 << 20), 0u);  // would be SIGXFSZ
+  setrlimit(RLIMIT_FSIZE, &before);
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, NeverGrowsAFileThatTookOverItsDescriptor) {
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_));
+  const std::string other = directory_ + "/other";
+  const int fd = open(other.c_str(), O_RDWR | O_CREAT, 0600);
+  for (int number = 3; number < 1024; ++number) {  // the program closes all and opens its own
+    struct stat mine, theirs;
+    if (number == fd || fstat(number, &mine) != 0 || stat(path_.c_str(), &theirs) != 0) continue;
+    if (mine.st_ino == theirs.st_ino && mine.st_dev == theirs.st_dev) dup2(fd, number);
+  }
+  EXPECT_EQ(file.Allocate(1 << 20), 0u);
+  struct stat status;
+  ASSERT_EQ(stat(other.c_str(), &status), 0);
+  EXPECT_EQ(status.st_size, 0);
+  close(fd);
+  file.Close();
+}
+
+}  // namespace
+}  // namespace nodeleak::preload

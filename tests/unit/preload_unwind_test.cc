@@ -1,0 +1,148 @@
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <vector>
+
+#define UNW_LOCAL_ONLY
+#include <libunwind.h>
+
+#include "preload/unwind/modules.h"
+#include "preload/unwind/stack_walk.h"
+#include "preload/unwind/unwind_rules.h"
+#include "recording/layout.h"
+
+namespace nodeleak::preload {
+namespace {
+
+TEST(UnwindRule, KeepsWhatItIsGiven) {
+  UnwindRule rule;
+  ASSERT_TRUE(UnwindRule::Encode(false, 1048, -16, &rule));
+  EXPECT_EQ(rule.kind(), RuleKind::kFrame);
+  EXPECT_FALSE(rule.from_rbp());
+  EXPECT_EQ(rule.cfa_offset(), 1048);
+  EXPECT_EQ(rule.rbp_slot(), -16);
+  ASSERT_TRUE(UnwindRule::Encode(true, 16, 0, &rule));
+  EXPECT_TRUE(rule.from_rbp());
+  EXPECT_EQ(rule.cfa_offset(), 16);
+  EXPECT_EQ(rule.rbp_slot(), 0);
+}
+
+TEST(UnwindRule, RefusesWhatDoesNotFit) {
+  UnwindRule rule;
+  EXPECT_FALSE(UnwindRule::Encode(false, 12, 0, &rule));
+  EXPECT_FALSE(UnwindRule::Encode(false, 1 << 20, 0, &rule));
+  EXPECT_FALSE(UnwindRule::Encode(false, 16, -(1 << 15), &rule));
+}
+
+TEST(Modules, FindsTheProgramAndLibcWithTheirBuildIds) {
+  RefreshModules();
+  const ModuleInfo* program = FindModule(reinterpret_cast<uint64_t>(&RefreshModules));
+  ASSERT_NE(program, nullptr);
+  EXPECT_TRUE(program->is_executable);
+  const ModuleInfo* libc = FindModule(reinterpret_cast<uint64_t>(&abort));
+  ASSERT_NE(libc, nullptr);
+  EXPECT_FALSE(libc->is_executable);
+  EXPECT_EQ(libc->build_id_bytes, 20u);
+  EXPECT_EQ(FindModule(0x10), nullptr);
+}
+
+// What libunwind itself says, from the caller of this function outwards.
+__attribute__((noinline)) std::vector<uint64_t> TruthHere() {
+  std::vector<uint64_t> pcs;
+  unw_context_t context;
+  unw_cursor_t cursor;
+  unw_getcontext(&context);
+  unw_init_local(&cursor, &context);
+  while (unw_step(&cursor) > 0) {
+    unw_word_t pc = 0;
+    unw_get_reg(&cursor, UNW_REG_IP, &pc);
+    if (pc != 0) pcs.push_back(pc);
+  }
+  return pcs;
+}
+
+WalkedStack g_walked;
+
+__attribute__((noinline)) std::vector<uint64_t> WalkHere() {
+  const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+  WalkStack({0, FindStackEnd(here)}, &g_walked);
+  std::vector<uint64_t> pcs;
+  for (uint32_t i = 0; i < g_walked.depth; ++i) pcs.push_back(g_walked.frames[i].key_a);
+  return pcs;
+}
+
+// Both end in the same callers; the innermost frames differ, as they were taken in different functions.
+void ExpectSameCallers(const std::vector<uint64_t>& walked, const std::vector<uint64_t>& truth, size_t at_least) {
+  ASSERT_GE(truth.size(), at_least);
+  ASSERT_GE(walked.size(), at_least);
+  EXPECT_TRUE(
+      std::equal(truth.end() - static_cast<long>(at_least), truth.end(), walked.end() - static_cast<long>(at_least)));
+}
+
+__attribute__((noinline)) void Recurse(int depth, std::vector<uint64_t>* walked, std::vector<uint64_t>* truth) {
+  if (depth == 0) {
+    *walked = WalkHere();
+    *truth = TruthHere();
+  } else {
+    Recurse(depth - 1, walked, truth);
+  }
+  asm volatile("");
+}
+
+TEST(StackWalk, AgreesWithLibunwindDownToStart) {
+  ASSERT_TRUE(StartStackWalk(false));
+  std::vector<uint64_t> walked, truth;
+  Recurse(30, &walked, &truth);
+  EXPECT_FALSE(g_walked.incomplete);
+  ExpectSameCallers(walked, truth, truth.size() - 1);
+}
+
+std::vector<uint64_t>*g_sort_walked, *g_sort_truth;
+
+int Compare(const void* a, const void* b) {  // called back by libc, which keeps no frame pointers
+  if (g_sort_walked->empty()) {
+    *g_sort_walked = WalkHere();
+    *g_sort_truth = TruthHere();
+  }
+  return *static_cast<const int*>(a) - *static_cast<const int*>(b);
+}
+
+TEST(StackWalk, CrossesCodeWithoutFramePointers) {
+  ASSERT_TRUE(StartStackWalk(false));
+  std::vector<uint64_t> walked, truth;
+  g_sort_walked = &walked;
+  g_sort_truth = &truth;
+  int numbers[] = {3, 1, 2};
+  qsort(numbers, 3, sizeof numbers[0], Compare);
+  EXPECT_FALSE(g_walked.incomplete);
+  ExpectSameCallers(walked, truth, truth.size() - 1);
+}
+
+TEST(StackWalk, CutsADeepStackInTheMiddle) {
+  ASSERT_TRUE(StartStackWalk(false));
+  std::vector<uint64_t> walked, truth;
+  Recurse(3000, &walked, &truth);
+  EXPECT_TRUE(g_walked.truncated);
+  EXPECT_FALSE(g_walked.incomplete);
+  ASSERT_EQ(g_walked.depth, kMaxDepth);
+  const WalkedFrame& marker = g_walked.frames[kMaxDepth / 2];
+  EXPECT_EQ(marker.type, WalkedType::kMarker);
+  EXPECT_EQ(marker.key_a, static_cast<uint64_t>(::nodeleak::recording::MarkerId::kTruncated));
+  ExpectSameCallers(walked, truth, 200);  // the outermost part is there, in order
+}
+
+TEST(StackWalk, SameStackSameHashOtherStackOtherHash) {
+  ASSERT_TRUE(StartStackWalk(false));
+  uint64_t hashes[2];
+  for (uint64_t& hash : hashes) {
+    WalkHere();
+    hash = g_walked.hash;
+  }
+  EXPECT_EQ(hashes[0], hashes[1]);
+  WalkHere();
+  EXPECT_NE(hashes[0], g_walked.hash);
+}
+
+}  // namespace
+}  // namespace nodeleak::preload

@@ -1,0 +1,188 @@
+// The table of kinds, on stacks as node 18 to 26 make them.
+#include <memory>
+
+#include "gtest/gtest.h"
+#include "report/classify.h"
+
+namespace nodeleak::report {
+namespace {
+
+constexpr char kNode[] = "/opt/node/bin/node";
+constexpr char kAddon[] = "/srv/app/node_modules/canvas/build/Release/canvas.node";
+
+class StackBuilder {
+ public:
+  StackBuilder& In(const char* module) { return module_ = module, *this; }
+  StackBuilder& Native(const char* function) {
+    const ModuleClass module = ClassifyModule(module_, std::string_view(module_) == kNode);
+    ClassifiedFrame frame;
+    frame.frame = {.type = FrameType::kNative, .function = function, .module = module_};
+    frame.native = ClassifyFrame(module, function);
+    frame.hidden = IsHiddenFrame(module, function);
+    return Add(frame);
+  }
+  StackBuilder& Js(const char* function, const char* file) {
+    ClassifiedFrame frame;
+    frame.frame = {.type = FrameType::kJs, .function = function, .file = file};
+    return Add(frame);
+  }
+  Classification Classify(Source source = Source::kBlock) {
+    StackView view;
+    for (const auto& frame : frames_) {
+      if (!frame->hidden) view.push_back(frame.get());
+    }
+    return ClassifyStack(view, source);
+  }
+  std::string OriginOf(const Classification& result) const {
+    return result.origin.has_value() ? frames_[*result.origin]->frame.function : "(none)";
+  }
+
+ private:
+  StackBuilder& Add(ClassifiedFrame frame) {
+    frames_.push_back(std::make_unique<ClassifiedFrame>(std::move(frame)));
+    return *this;
+  }
+  const char* module_ = kNode;
+  std::vector<std::unique_ptr<ClassifiedFrame>> frames_;
+};
+
+void ExpectKind(StackBuilder stack, Kind kind, const std::string& origin, Source source = Source::kBlock) {
+  const Classification result = stack.Classify(source);
+  EXPECT_STREQ(KindName(result.kind), KindName(kind));
+  EXPECT_EQ(stack.OriginOf(result), origin);
+}
+
+TEST(Classify, ABufferIsAnArrayBufferOfTheFunctionThatBuildsIt) {
+  ExpectKind(std::move(StackBuilder()
+                           .Native("node::NodeArrayBufferAllocator::Allocate")
+                           .Native("std::_Function_handler<...>::_M_invoke")
+                           .Native("v8::internal::Heap::AllocateExternalBackingStore")
+                           .Native("v8::internal::BackingStore::Allocate")
+                           .Native("v8::internal::ConstructBuffer")
+                           .Native("v8::internal::Builtin_ArrayBufferConstructor")
+                           .Js("f", "/srv/app/a.js")),
+             Kind::kArrayBuffer, "v8::internal::ConstructBuffer");
+}
+
+// Exact counts of buffers depend on it.
+TEST(Classify, TheDescriptorOfABackingStoreIsNotABuffer) {
+  ExpectKind(
+      std::move(StackBuilder().Native("operator new").Native("v8::internal::BackingStore::Allocate").Js("f", "/a.js")),
+      Kind::kV8Internal, "v8::internal::BackingStore::Allocate");
+  ExpectKind(std::move(StackBuilder()
+                           .Native("operator new")
+                           .Native("v8::internal::BackingStore::TryAllocateAndPartiallyCommitMemory")
+                           .Native("v8::internal::BackingStore::AllocateWasmMemory")),
+             Kind::kV8Internal, "v8::internal::BackingStore::TryAllocateAndPartiallyCommitMemory");
+}
+
+TEST(Classify, ABufferMadeByAnAddonHasTheAddonAsOrigin) {
+  ExpectKind(std::move(StackBuilder()
+                           .Native("node::NodeArrayBufferAllocator::AllocateUninitialized")
+                           .Native("v8::internal::Heap::AllocateExternalBackingStore")
+                           .Native("v8::internal::BackingStore::Allocate")
+                           .Native("node::Buffer::New")
+                           .Native("napi_create_buffer")
+                           .In(kAddon)
+                           .Native("Napi::Buffer<unsigned char>::New")
+                           .Native("parse_header")
+                           .In(kNode)
+                           .Native("v8impl::FunctionCallbackWrapper::Invoke")
+                           .Js("f", "/a.js")),
+             Kind::kArrayBuffer, "parse_header");
+}
+
+TEST(Classify, MappingsOfWasmOfGrowableBuffersAndOfTheHeap) {
+  ExpectKind(std::move(StackBuilder()
+                           .Native("v8::base::OS::Allocate")
+                           .Native("v8::internal::BackingStore::TryAllocateAndPartiallyCommitMemory")
+                           .Native("v8::internal::BackingStore::AllocateWasmMemory")
+                           .Native("v8::internal::WasmMemoryObject::New")
+                           .Native("v8::WebAssemblyMemoryImpl")),
+             Kind::kWasmMemory, "v8::WebAssemblyMemoryImpl", Source::kMapping);
+  ExpectKind(std::move(StackBuilder()
+                           .Native("v8::internal::AllocatePages")
+                           .Native("v8::internal::BackingStore::TryAllocateAndPartiallyCommitMemory")
+                           .Native("v8::internal::ConstructBuffer")),
+             Kind::kArrayBuffer, "v8::internal::ConstructBuffer", Source::kMapping);
+  ExpectKind(
+      std::move(StackBuilder().Native("v8::base::OS::Allocate").Native("v8::internal::MemoryAllocator::AllocatePage")),
+      Kind::kV8Heap, "v8::internal::MemoryAllocator::AllocatePage", Source::kMapping);
+  ExpectKind(std::move(StackBuilder().In(kAddon).Native("map_file").In(kNode).Native("v8::internal::Execution::Call")),
+             Kind::kMapping, "map_file", Source::kMapping);
+}
+
+TEST(Classify, ZlibThroughNodesOwnAllocatorIsZlib) {
+  ExpectKind(std::move(StackBuilder()
+                           .Native("node::CompressionStream<...>::AllocForBrotli")
+                           .Native("node::CompressionStream<...>::AllocForZlib")
+                           .Native("deflateInit2_")
+                           .Native("node::ZlibContext::InitZlib")),
+             Kind::kZlib, "deflateInit2_");
+  ExpectKind(std::move(StackBuilder()
+                           .Native("node::CompressionStream<...>::AllocForBrotli")
+                           .Native("BrotliEncoderCreateInstance")
+                           .Native("node::BrotliEncoderContext::Init")),
+             Kind::kBrotli, "BrotliEncoderCreateInstance");
+}
+
+TEST(Classify, LibrariesInsideNodeByPrefixAndByTheirAllocator) {
+  ExpectKind(std::move(StackBuilder().Native("CRYPTO_zalloc").Native("EVP_CIPHER_CTX_new").Native("node::crypto::X")),
+             Kind::kOpenSsl, "EVP_CIPHER_CTX_new");
+  ExpectKind(std::move(StackBuilder().Native("CRYPTO_malloc").Native("some_static_helper").Native("node::crypto::X")),
+             Kind::kOpenSsl, "some_static_helper");
+  ExpectKind(std::move(StackBuilder().Native("uprv_malloc_78").Native("icu_78::Locale::Locale")), Kind::kIcu,
+             "icu_78::Locale::Locale");
+  ExpectKind(std::move(StackBuilder().Native("ares_malloc_zero").Native("ares_query")), Kind::kAres, "ares_query");
+  ExpectKind(std::move(StackBuilder()
+                           .Native("node::mem::NgLibMemoryManager<node::http2::Http2Session, nghttp2_mem>::MallocImpl")
+                           .Native("nghttp2_session_client_new")),
+             Kind::kHttp2, "nghttp2_session_client_new");
+  ExpectKind(std::move(StackBuilder().Native("sqlite3MemMalloc").Native("sqlite3Malloc").Native("pcache1Alloc")),
+             Kind::kSqlite, "pcache1Alloc");
+  ExpectKind(std::move(StackBuilder().Native("uv__malloc").Native("uv_loop_init").Native("node::X")), Kind::kNode,
+             "uv_loop_init");
+  ExpectKind(std::move(StackBuilder().Native("operator new").Native("node::TCPWrap::New")), Kind::kNode,
+             "node::TCPWrap::New");
+}
+
+TEST(Classify, AnAddonWithItsOwnSqliteIsTheAddon) {
+  ExpectKind(std::move(StackBuilder().In(kAddon).Native("sqlite3MemMalloc").Native("openDatabase")), Kind::kAddon,
+             "openDatabase");
+  ExpectKind(std::move(StackBuilder().In(kAddon).Native("")), Kind::kAddon, "");
+  ExpectKind(std::move(StackBuilder().Native("operator new").Native("napi_wrap").In(kAddon).Native("MyObject::New")),
+             Kind::kAddon, "MyObject::New");
+}
+
+TEST(Classify, SharedLibrariesByTheirFile) {
+  ExpectKind(std::move(StackBuilder().In("/usr/lib/libz.so.1.2.13").Native("")), Kind::kZlib, "");
+  ExpectKind(std::move(StackBuilder().In("/usr/lib/libcrypto.so.3").Native("CRYPTO_malloc").Native("BN_new")),
+             Kind::kOpenSsl, "BN_new");
+  ExpectKind(std::move(StackBuilder().In("/usr/lib/libnode.so.108").Native("node::TCPWrap::New")), Kind::kNode,
+             "node::TCPWrap::New");
+  ExpectKind(std::move(StackBuilder().In("/lib/libc.so.6").Native("fopen")), Kind::kLibc, "fopen");
+  ExpectKind(std::move(StackBuilder().In("/usr/lib/libvips.so.42").Native("g_malloc").Native("vips_image_new")),
+             Kind::kNative, "vips_image_new");
+}
+
+TEST(Classify, AStrippedNodeIsNotGuessedAt) {
+  ExpectKind(std::move(StackBuilder().Native("").Native("").Js("f", "/a.js")), Kind::kNative, "");
+}
+
+TEST(Classify, TheSiteIsTheNearestApplicationFrame) {
+  StackBuilder stack;
+  stack.Native("deflateInit2_").Js("Zlib", "node:zlib").Js("pack", "/srv/app/node_modules/tar/pack.js");
+  EXPECT_EQ(stack.Classify().site, 2u);  // nothing else is there
+  stack.Js("emit", "node:events").Js("onRequest", "/srv/app/server.js").Js("main", "/srv/app/main.js");
+  EXPECT_EQ(stack.Classify().site, 4u);
+  EXPECT_FALSE(StackBuilder().Js("f", "node:fs").Classify().site.has_value());
+}
+
+TEST(Classify, TheShimAndV8StubsAreHidden) {
+  EXPECT_TRUE(IsHiddenFrame(ClassifyModule("/opt/lib/libnodeleak-preload.so", false), "malloc"));
+  EXPECT_TRUE(IsHiddenFrame(ClassifyModule(kNode, true), "Builtins_JSEntryTrampoline"));
+  EXPECT_FALSE(IsHiddenFrame(ClassifyModule(kAddon, false), "Builtins_mine"));
+}
+
+}  // namespace
+}  // namespace nodeleak::report

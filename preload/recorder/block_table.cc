@@ -33,7 +33,11 @@ bool BlockTable::Lock(Shard& shard) {
   return false;
 }
 
-void BlockTable::Unlock(Shard& shard) { __atomic_store_n(&shard.sequence, shard.sequence + 1, __ATOMIC_RELEASE); }
+void BlockTable::Unlock(Shard& shard) {
+  // The holder alone changes it, but others look at it meanwhile.
+  const uint32_t sequence = __atomic_load_n(&shard.sequence, __ATOMIC_RELAXED);
+  __atomic_store_n(&shard.sequence, sequence + 1, __ATOMIC_RELEASE);
+}
 
 bool BlockTable::Grow(Shard& shard) {
   const uint32_t capacity = shard.capacity * 2;

@@ -28,7 +28,7 @@ bool RangeTable::Lock() {
 
 void RangeTable::Unlock() {
   uint32_t& sequence = file_->header()->ranges_sequence;
-  __atomic_store_n(&sequence, sequence + 1, __ATOMIC_RELEASE);
+  __atomic_store_n(&sequence, __atomic_load_n(&sequence, __ATOMIC_RELAXED) + 1, __ATOMIC_RELEASE);
 }
 
 uint64_t RangeTable::LowerBound(uint64_t address) const {

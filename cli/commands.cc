@@ -1,12 +1,14 @@
 #include "cli/commands.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cli/console.h"
 #include "cli/file_names.h"
@@ -30,9 +32,10 @@ int ExitStatus(const ReportingOutcome& outcome, int command_status) {
 
 absl::StatusOr<tracer::LaunchOptions> MakeLaunchOptions(const Invocation& invocation) {
   const Settings& settings = invocation.settings;
-  char directory[4096];
-  if (getcwd(directory, sizeof directory) == nullptr)
-    return absl::UnavailableError(absl::StrCat("cannot tell the current directory: ", strerror(errno)));
+  char directory[4096] = "";
+  if (!absl::StartsWith(settings.output, "/") && getcwd(directory, sizeof directory) == nullptr)
+    return absl::UnavailableError(absl::StrCat("cannot tell the current directory, where the recording would go: ",
+                                               strerror(errno), "; choose another place with --output=PATH"));
   absl::StatusOr<std::string> shim = tracer::FindShim();
   if (!shim.ok()) return shim.status();
   tracer::LaunchOptions options;
@@ -43,7 +46,6 @@ absl::StatusOr<tracer::LaunchOptions> MakeLaunchOptions(const Invocation& invoca
   options.sample_bytes = settings.sample_bytes;
   options.gc_at_end = settings.gc_at_end;
   options.children = settings.children;
-  options.quiet = settings.quiet;
   return options;
 }
 
@@ -66,11 +68,14 @@ int RunCommand(const Invocation& invocation) {
   absl::StatusOr<tracer::LaunchResult> ended = tracer::Launch(*options);
   if (!ended.ok()) return Trouble(ended.status().message());
 
+  // Of a reader that went away, what it does not read is lost, and not the command's exit status.
+  signal(SIGPIPE, SIG_IGN);
+  for (const std::string& complaint : ended->complaints) Say(complaint);
   std::vector<std::string> recordings = WithoutRepetitions(ended->recordings);
   ReportingOutcome outcome;
   bool left_for_later = settings.quiet && settings.reports.empty() && !settings.fail_on.has_value();
   if (recordings.empty()) {
-    if (!settings.quiet)
+    if (!settings.quiet && ended->complaints.empty())
       Say("nothing was recorded: no node process was started (--children=all records every program)");
   } else if (!left_for_later) {
     outcome = ReportRecordings(recordings, settings, TextStream::kStderr);

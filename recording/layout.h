@@ -101,6 +101,7 @@ enum class CapabilityId : uint32_t {
   kHeapStatistics,
   kEndOfProcess,
   kMappings,
+  kAllocations,
   kCount
 };
 enum class CapabilityState : uint32_t { kUnknown = 0, kFull = 1, kDegraded = 2, kAbsent = 3 };

@@ -15,7 +15,7 @@ using recording::Recording;
 
 constexpr const char* kCapabilityNames[] = {"native-stacks",    "js-frames",      "js-names",  "js-lines",
                                             "optimized-frames", "wasm-frames",    "gc-events", "forced-gc",
-                                            "heap-statistics",  "end-of-process", "mappings"};
+                                            "heap-statistics",  "end-of-process", "mappings",  "allocations"};
 static_assert(std::size(kCapabilityNames) == static_cast<size_t>(CapabilityId::kCount));
 
 // What a loss means to the reader: "3 blocks (1.2 KiB) were not recorded: ...".
@@ -26,9 +26,10 @@ struct LossRow {
   bool is_stack;  // memory is there, its stack is not whole
 };
 constexpr LossRow kLossRows[] = {
-    {"block", "not recorded: the recording is full (--max-recording) or the disk is", true, false},
-    {"allocation", "recorded without a stack: the recording is full (--max-recording) or the disk is", false, true},
-    {"mapping", "not recorded: the recording is full (--max-recording) or the disk is", true, false},
+    {"block", "not recorded: the recording is full (--max-recording, ulimit) or the disk is", true, false},
+    {"allocation", "recorded without a stack: the recording is full (--max-recording, ulimit) or the disk is", false,
+     true},
+    {"mapping", "not recorded: the recording is full (--max-recording, ulimit) or the disk is", true, false},
     {"event", "not recorded: a lock of ours was busy for too long", true, false},
     {"allocation", "inside signal handlers not recorded", true, false},
     {"allocation", "before the recording began not recorded", true, false},

@@ -28,12 +28,17 @@ namespace {
 // whole foreground group and so has reached the command; what a process sent to us alone is passed on.
 constexpr int kForwardedSignals[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH, SIGALRM};
 
-// The list of recordings that the shims append to, in a directory that only we may enter.
+// LD_PRELOAD is a list separated by spaces and colons, with no way to quote them.
+bool CanBePreloaded(absl::string_view path) { return path.find_first_of(" :") == absl::string_view::npos; }
+
+// What the shims tell us, a line each: the path of a recording that was begun, or "!" and a sentence. In a directory
+// that only we may enter.
 class Index {
  public:
   static absl::StatusOr<Index> Create() {
     const char* base = getenv("TMPDIR");
-    std::string folder = absl::StrCat(base != nullptr && base[0] == '/' ? base : "/tmp", "/nodeleak.XXXXXX");
+    bool usable = base != nullptr && base[0] == '/' && CanBePreloaded(base);
+    std::string folder = absl::StrCat(usable ? base : "/tmp", "/nodeleak.XXXXXX");
     if (mkdtemp(folder.data()) == nullptr)
       return absl::UnavailableError(absl::StrCat("cannot create a temporary directory ", folder, ": ", strerror(errno),
                                                  "; set TMPDIR to a directory that can be written"));
@@ -47,10 +52,18 @@ class Index {
   ~Index() {
     if (folder_.empty()) return;
     unlink(path().c_str());
+    unlink(shim_link().c_str());
     rmdir(folder_.c_str());
   }
 
   std::string path() const { return absl::StrCat(folder_, "/recordings"); }
+
+  // The shim's own path, or that of a link to it.
+  absl::StatusOr<std::string> PreloadablePath(const std::string& shim) const {
+    if (CanBePreloaded(shim)) return shim;
+    if (symlink(shim.c_str(), shim_link().c_str()) == 0) return shim_link();
+    return absl::UnavailableError(absl::StrCat("cannot create ", shim_link(), ": ", strerror(errno)));
+  }
 
   std::vector<std::string> Read() const {
     UniqueFd fd(open(path().c_str(), O_RDONLY | O_CLOEXEC));
@@ -62,6 +75,7 @@ class Index {
 
  private:
   explicit Index(std::string folder) : folder_(std::move(folder)) {}
+  std::string shim_link() const { return absl::StrCat(folder_, "/libnodeleak-preload.so"); }
   std::string folder_;
 };
 
@@ -106,12 +120,12 @@ class SignalState {
 
 using Environment = std::vector<std::string>;
 
-Environment MakeEnvironment(const LaunchOptions& options, const std::string& index_path) {
+Environment MakeEnvironment(const LaunchOptions& options, const std::string& shim, const std::string& index_path) {
   const char* users_preload = getenv("LD_PRELOAD");
   bool keep = users_preload != nullptr && users_preload[0] != '\0';
   Environment ours = {
-      absl::StrCat("LD_PRELOAD=", options.shim, keep ? ":" : "", keep ? users_preload : ""),
-      absl::StrCat("NODELEAK_PRELOAD=", options.shim),
+      absl::StrCat("LD_PRELOAD=", shim, keep ? ":" : "", keep ? users_preload : ""),
+      absl::StrCat("NODELEAK_PRELOAD=", shim),
       absl::StrCat("NODELEAK_OUTPUT=", options.output_template),
       absl::StrCat("NODELEAK_INDEX=", index_path),
       absl::StrCat("NODELEAK_MAX_RECORDING=", options.max_recording_bytes),
@@ -119,7 +133,6 @@ Environment MakeEnvironment(const LaunchOptions& options, const std::string& ind
       absl::StrCat("NODELEAK_GC=", options.gc_at_end ? "end" : "off"),
       absl::StrCat("NODELEAK_CHILDREN=", options.children),
   };
-  if (options.quiet) ours.push_back("NODELEAK_QUIET=1");
   // Settings of a nodeleak that we ourselves run under would be wrong for this command.
   for (char** variable = environ; *variable != nullptr; ++variable)
     if (!absl::StartsWith(*variable, "NODELEAK_") && !absl::StartsWith(*variable, "LD_PRELOAD="))
@@ -148,12 +161,14 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 
 // Forks and executes; returns when exec has succeeded, which closes the pipe.
 absl::StatusOr<pid_t> Start(const LaunchOptions& options, const Index& index, const SignalState& signals) {
+  absl::StatusOr<std::string> shim = index.PreloadablePath(options.shim);
+  if (!shim.ok()) return shim.status();
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return absl::UnavailableError(absl::StrCat("cannot open a pipe: ", strerror(errno)));
   UniqueFd read_end(ends[0]), write_end(ends[1]);
   pid_t pid = fork();
   if (pid < 0) return absl::UnavailableError(absl::StrCat("cannot start a process: ", strerror(errno)));
-  if (pid == 0) RunCommand(options.command, MakeEnvironment(options, index.path()), signals, write_end.get());
+  if (pid == 0) RunCommand(options.command, MakeEnvironment(options, *shim, index.path()), signals, write_end.get());
   write_end.Reset();
   int error = 0;
   ssize_t got;
@@ -186,10 +201,6 @@ absl::Status CheckOutputFolder(const std::string& output_template) {
 
 absl::Status Preflight(const LaunchOptions& options) {
   if (options.command.empty()) return absl::InvalidArgumentError("there is no command to run");
-  // LD_PRELOAD is a list separated by spaces and colons, with no way to quote them.
-  if (options.shim.find_first_of(" :") != std::string::npos)
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot preload ", options.shim, ": its path has a space or a colon in it; move nodeleak"));
   absl::StatusOr<std::string> program = FindProgram(options.command[0]);
   if (!program.ok()) return program.status();
   if (absl::Status status = CheckPreloadable(*program); !status.ok()) return status;
@@ -210,7 +221,13 @@ absl::StatusOr<LaunchResult> Launch(const LaunchOptions& options) {
 
   LaunchResult result;
   result.pid = *pid;
-  result.recordings = index->Read();
+  for (std::string& line : index->Read()) {
+    if (absl::StartsWith(line, "!")) {
+      result.complaints.push_back(line.substr(1));
+    } else {
+      result.recordings.push_back(std::move(line));
+    }
+  }
   if (ended.si_code == CLD_EXITED) {
     result.exit_code = ended.si_status;
   } else {

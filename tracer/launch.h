@@ -21,7 +21,6 @@ struct LaunchOptions {
   uint64_t sample_bytes = 0;  // 0: every allocation
   bool gc_at_end = true;
   std::string children = "node";  // node, all or none
-  bool quiet = false;
 };
 
 struct LaunchResult {
@@ -29,6 +28,7 @@ struct LaunchResult {
   int exit_code = 0;                    // when end_signal is 0
   int end_signal = 0;                   // the signal that ended the command
   std::vector<std::string> recordings;  // paths, in the order in which they were begun
+  std::vector<std::string> complaints;  // of processes that are not recorded: one sentence each, why
 };
 
 absl::StatusOr<LaunchResult> Launch(const LaunchOptions& options);

@@ -33,8 +33,8 @@ struct MappedText {
 };
 MappedText ReadWholeFile(const char* path);
 
-// A short sentence to stderr, prefixed "nodeleak: ", at most once for each call site's `said` flag. Silent with
-// --quiet.
+// A short sentence to stderr, prefixed "nodeleak: ", at most once for each call site's `said` flag. Only before main():
+// later descriptor 2 may be any file of the program's.
 void SayOnce(bool* said, const char* text);
 
 // How one of our own locks is waited for: spin, then yield, then nap, at most half a second. The holder never waits for

@@ -1,12 +1,11 @@
-// Runs inside node, on any thread. The malloc family. One shape: read one, know all; only the call in the middle
-// differs.
-//   not recording, or inside another hook: the original, nothing else
-//   else: original, then Allocated; Freeing, then original (afterwards the address may be someone else's)
+// Runs inside node, on any thread. The malloc family. One shape (allocate.h): read one, know all; only the call in the
+// middle differs.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "preload/base/guard.h"
+#include "preload/hooks/allocate.h"
 #include "preload/hooks/memory_originals.h"
 #include "preload/hooks/process_originals.h"
 #include "preload/recorder/recorder.h"
@@ -14,30 +13,6 @@
 using namespace nodeleak::preload;
 
 namespace {
-
-bool Watching() { return IsRecording() && t_locals.depth == 0; }
-
-// `call` returns the new block or nullptr.
-template <typename Call>
-inline __attribute__((always_inline)) void* Allocate(size_t bytes, size_t alignment, Call call) {
-  if (!MemoryOriginalsReady()) return EarlyAllocate(bytes, alignment);
-  if (!Watching()) return call(g_memory_originals);
-  Guard guard;
-  void* address = call(g_memory_originals);
-  guard.KeepErrno();
-  if (address != nullptr) Allocated(address, bytes);
-  return address;
-}
-
-template <typename Call>
-inline __attribute__((always_inline)) void Release(void* address, Call call) {
-  if (address == nullptr || IsEarly(address) || !MemoryOriginalsReady()) return;
-  if (!Watching()) return call(g_memory_originals);
-  Guard guard;
-  Freeing(address);
-  call(g_memory_originals);
-  guard.KeepErrno();
-}
 
 // realloc of a block from the early buffer moves it to the real allocator.
 void* MoveFromEarly(void* address, size_t bytes) {

@@ -5,6 +5,7 @@
 
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
+#include "preload/hooks/new_originals.h"
 
 namespace nodeleak::preload {
 
@@ -36,6 +37,7 @@ bool FindMemoryOriginals() {
   g_memory_originals.member = reinterpret_cast<MemoryOriginals::member##_type*>(dlsym(RTLD_NEXT, symbol));
   NODELEAK_MEMORY_ORIGINALS(ROW)
 #undef ROW
+  FindNewOriginals();
   t_finding = false;
   __atomic_store_n(&g_memory_originals_state, 2u, __ATOMIC_RELEASE);
   return true;

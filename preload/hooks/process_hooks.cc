@@ -10,7 +10,7 @@
 
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
-#include "preload/hooks/exec_hooks.h"
+#include "preload/hooks/child_environment.h"
 #include "preload/hooks/process_originals.h"
 #include "preload/hooks/signal_hooks.h"
 #include "preload/recorder/recorder.h"
@@ -112,8 +112,9 @@ NODELEAK_HOOK pid_t _Fork() noexcept {
     errno = ENOSYS;
     return -1;
   }
+  const bool recorded = nodeleak::preload::InRecordedProcess();  // the child cannot tell: its control page is wiped
   pid_t pid = process_originals().underscore_fork();
-  if (pid == 0 && nodeleak::preload::IsRecording()) nodeleak::preload::InForkedChild();
+  if (pid == 0 && recorded) nodeleak::preload::InForkedChild();
   return pid;
 }
 
@@ -125,7 +126,7 @@ NODELEAK_HOOK int clone(CloneFunction function, void* stack, int flags, void* ar
   void* tls = va_arg(rest, void*);
   auto* child_tid = va_arg(rest, pid_t*);
   va_end(rest);
-  if ((flags & CLONE_VM) != 0 || !nodeleak::preload::IsRecording())
+  if ((flags & CLONE_VM) != 0 || !nodeleak::preload::InRecordedProcess())
     return process_originals().clone(function, stack, flags, argument, parent_tid, tls, child_tid);
   nodeleak::preload::CloneStart start = {function, argument};  // the child has its own copy of this stack
   return process_originals().clone(nodeleak::preload::ClonedMain, stack, flags, &start, parent_tid, tls, child_tid);

@@ -1,6 +1,7 @@
 #include "preload/hooks/start.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -13,6 +14,7 @@
 #include "preload/hooks/signal_hooks.h"
 #include "preload/hooks/thread_hooks.h"
 #include "preload/recorder/recorder_state.h"
+#include "preload/unwind/modules.h"
 #include "preload/unwind/stack_walk.h"
 #include "preload/v8/js_frames.h"
 #include "preload/v8/runtime.h"
@@ -86,6 +88,27 @@ bool ShouldRecord(bool is_node, bool is_root, bool launcher, Children children) 
   return is_root && !launcher;
 }
 
+// A child's stderr may be read by its parent, so the launcher says it, at the end. For the command itself, which may
+// run long, it is said at once.
+void SayNotRecorded(const RecorderOptions& options, const char* why) {
+  char text[640];
+  const bool is_root = (options.flags & recording::kIsRootCommand) != 0;
+  const int length = snprintf(text, sizeof text, "!process %ld is not recorded: %.300s: %.200s", RawSyscall(SYS_getpid),
+                              options.path_template, why);
+  static bool said;
+  if (length > 0 && (is_root || !TellLauncher(options.index_path, text))) SayOnce(&said, text + 1);
+}
+
+// Another definition of malloc in front of the shim's: in the program itself, or earlier in LD_PRELOAD.
+void NoteWhoServesMalloc() {
+  using recording::CapabilityState;
+  const bool ours = InShim(reinterpret_cast<uint64_t>(dlsym(RTLD_DEFAULT, "malloc")));
+  SetCapability(recording::CapabilityId::kAllocations, ours ? CapabilityState::kFull : CapabilityState::kDegraded,
+                ours ? nullptr
+                     : "another allocator comes before the shim, in the program itself or in LD_PRELOAD, and its "
+                       "blocks are not seen");
+}
+
 bool Record(bool is_node, bool is_root, bool launcher) {
   RecorderOptions options = {};
   options.path_template = getenv("NODELEAK_OUTPUT");
@@ -100,14 +123,10 @@ bool Record(bool is_node, bool is_root, bool launcher) {
   if (options.path_template == nullptr) return false;
   const char* why = "";
   if (!StartRecording(options, &why)) {
-    char text[512] = "this process is not recorded: ";
-    strncat(text, options.path_template, 300);
-    strncat(text, ": ", 3);
-    strncat(text, why, 120);
-    static bool said;
-    SayOnce(&said, text);
+    SayNotRecorded(options, why);
     return false;
   }
+  NoteWhoServesMalloc();
   g_has_v8 = is_node && v8::Start();
   if (!StartStackWalk(g_has_v8)) {
     SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kAbsent,

@@ -28,6 +28,10 @@ bool IsRecording();
 // on unrecorded.
 bool StartRecording(const RecorderOptions& options, const char** why);
 
+// A line for the launcher, which reads them when the command has ended: the path of a recording, or "!" and a sentence.
+// False: it cannot be reached.
+bool TellLauncher(const char* index_path, const char* line);
+
 // Stops recording blocks and mappings for good and writes down why. Idempotent: the first caller wins. Any thread.
 void Freeze(recording::FreezeReason reason);
 

@@ -156,18 +156,6 @@ void DescribeProcess(const RecorderOptions& options, const char* executable) {
   if (!options.gc_at_end) header->gc_at_end = static_cast<uint32_t>(recording::GcAtEnd::kOff);
 }
 
-void TellLauncher(const char* index_path, const char* path) {
-  if (index_path == nullptr) return;
-  const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(index_path), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (fd < 0) return;
-  char line[kMaxPath + 1];
-  const size_t length = strlen(path);
-  memcpy(line, path, length);
-  line[length] = '\n';
-  RawSyscall(SYS_write, fd, reinterpret_cast<long>(line), static_cast<long>(length + 1));
-  RawSyscall(SYS_close, fd);
-}
-
 ControlPage* MakeControlPage() {
   ControlPage* page = static_cast<ControlPage*>(MapMemory(recording::kPageBytes));
   if (page == nullptr) return nullptr;
@@ -178,6 +166,19 @@ ControlPage* MakeControlPage() {
 }
 
 }  // namespace
+
+bool TellLauncher(const char* index_path, const char* line) {
+  if (index_path == nullptr) return false;
+  const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(index_path), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (fd < 0) return false;
+  char text[kMaxPath + 1];
+  size_t length = 0;
+  for (; line[length] != '\0' && length < kMaxPath; ++length) text[length] = line[length];
+  text[length++] = '\n';
+  const long written = RawSyscall(SYS_write, fd, reinterpret_cast<long>(text), static_cast<long>(length));
+  RawSyscall(SYS_close, fd);
+  return written == static_cast<long>(length);
+}
 
 bool StartRecording(const RecorderOptions& options, const char** why) {
   static char path[kMaxPath];

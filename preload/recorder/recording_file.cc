@@ -28,6 +28,30 @@ long OpenAt(const char* path, int flags, int mode) {
   return RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path), flags | O_NOFOLLOW | O_CLOEXEC, mode);
 }
 
+uint64_t SoftLimit(int resource) {
+  rlimit limit;
+  if (RawSyscall(SYS_prlimit64, 0, resource, 0, reinterpret_cast<long>(&limit)) != 0) return RLIM_INFINITY;
+  return limit.rlim_cur;
+}
+
+long Duplicate(long fd, int lowest) { return RawSyscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest); }
+
+// A duplicate out of the program's way. The limit of open files is one of their numbers: where that is low and may be
+// raised for a moment, the program keeps all of its own.
+long DuplicateHigh(long fd) {
+  long high = Duplicate(fd, kFirstDescriptor);
+  if (high >= 0) return high;
+  rlimit programs;
+  if (RawSyscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, reinterpret_cast<long>(&programs)) != 0) return high;
+  rlimit raised = {kFirstDescriptor + 1, kFirstDescriptor + 1};
+  if (programs.rlim_max > raised.rlim_max) raised.rlim_max = programs.rlim_max;
+  if (RawSyscall(SYS_prlimit64, 0, RLIMIT_NOFILE, reinterpret_cast<long>(&raised), 0) == 0) {
+    high = Duplicate(fd, kFirstDescriptor);
+    RawSyscall(SYS_prlimit64, 0, RLIMIT_NOFILE, reinterpret_cast<long>(&programs), 0);
+  }
+  return high >= 0 ? high : Duplicate(fd, static_cast<int>(programs.rlim_cur) - 1);
+}
+
 bool IsRecordingFile(const char* path) {
   long fd = OpenAt(path, O_RDONLY | O_NONBLOCK, 0);
   if (fd < 0) return false;
@@ -75,7 +99,7 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
     *why = Explain(fd);
     return false;
   }
-  long high = RawSyscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, kFirstDescriptor);
+  long high = DuplicateHigh(fd);
   if (high >= 0) {
     RawSyscall(SYS_close, fd);
     fd = high;
@@ -86,10 +110,13 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
   device_ = status.st_dev;
   inode_ = status.st_ino;
 
-  rlimit limit;
-  if (RawSyscall(SYS_getrlimit, RLIMIT_FSIZE, reinterpret_cast<long>(&limit)) == 0 && limit.rlim_cur < max_bytes) {
-    max_bytes = limit.rlim_cur;  // one byte more would be a SIGXFSZ to the program
-  }
+  // One byte more would be a SIGXFSZ to the program.
+  const uint64_t file_limit = SoftLimit(RLIMIT_FSIZE);
+  if (file_limit < max_bytes) max_bytes = file_limit;
+  // A limited address space is the program's.
+  constexpr uint64_t kOurPart = 16;
+  const uint64_t memory_limit = SoftLimit(RLIMIT_AS);
+  if (memory_limit != RLIM_INFINITY && memory_limit / kOurPart < max_bytes) max_bytes = memory_limit / kOurPart;
   max_bytes_ = max_bytes & ~(kPageBytes - 1);
   long mapped = RawSyscall(SYS_mmap, 0, static_cast<long>(max_bytes_), PROT_READ | PROT_WRITE,
                            MAP_SHARED | MAP_NORESERVE, fd_, 0);
@@ -100,7 +127,7 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
     // A forked child must not write into its parent's recording, whatever it does.
     RawSyscall(SYS_madvise, mapped, static_cast<long>(max_bytes_), MADV_DONTFORK);
     if (InitializeLayout()) return true;
-    *why = "there is no room for it (is the disk full, or --max-recording below 1 MiB?)";
+    *why = "there is no room for it (is the disk full, or ulimit -f low?)";
     RawSyscall(SYS_munmap, mapped, static_cast<long>(max_bytes_));
     base_ = nullptr;
   }
@@ -153,10 +180,7 @@ bool RecordingFile::DescriptorIsOurs() const {
 bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
   if (fd_ < 0) return true;
   if (!DescriptorIsOurs()) return false;
-  rlimit limit;
-  if (RawSyscall(SYS_getrlimit, RLIMIT_FSIZE, reinterpret_cast<long>(&limit)) == 0 && limit.rlim_cur < offset + bytes) {
-    return false;
-  }
+  if (SoftLimit(RLIMIT_FSIZE) < offset + bytes) return false;
   long result;
   do {
     result = RawSyscall(SYS_fallocate, fd_, 0, static_cast<long>(offset), static_cast<long>(bytes));

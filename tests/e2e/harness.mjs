@@ -100,6 +100,9 @@ export const sum = (rows, field) => rows.reduce((total, row) => total + row[fiel
 export const have = (command) =>
   child_process.spawnSync('sh', ['-c', `command -v ${command}`], { stdio: 'ignore' }).status === 0;
 
+export const findLibrary = (name) => ['/usr/lib/x86_64-linux-gnu', '/usr/lib64', '/usr/lib', '/usr/local/lib']
+  .map((directory) => `${directory}/${name}`).find((candidate) => fs.existsSync(candidate));
+
 // Compiles C; the test's own flags come last.
 export function compile(source, output, ...flags) {
   const target = path.join(folder, output);

@@ -160,6 +160,14 @@ static int Descriptors(void) {
   return 0;
 }
 
+static int OpenAll(void) {
+  int count = 0;
+  while (open("/dev/null", O_RDONLY) >= 0) count++;
+  KeepSome(5077);
+  printf("%d opened\n", count);
+  return 0;
+}
+
 static int Mappings(void) {
   const size_t page = 4096;
   char* all = mmap(NULL, 100 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -186,6 +194,7 @@ int main(int count, char** arguments) {
   if (strcmp(mode, "close-all") == 0) return CloseAll();
   if (strcmp(mode, "fault") == 0) return Fault();
   if (strcmp(mode, "descriptors") == 0) return Descriptors();
+  if (strcmp(mode, "open-all") == 0) return OpenAll();
   if (strcmp(mode, "mappings") == 0) return Mappings();
   if (strcmp(mode, "loop") == 0) return Loop();
   fprintf(stderr, "native: no mode %s\n", mode);

@@ -1,16 +1,11 @@
-// Programs without JavaScript: totals against glibc's own count; other allocators preloaded beside us.
+// Programs without JavaScript: totals against glibc's own count.
 import assert from 'node:assert';
-import child_process from 'node:child_process';
-import fs from 'node:fs';
-import { NODE, NODELEAK, execute, file, newRecording, nodeleak, outstanding, record, report, run, skip } from './harness.mjs';
+import { execute, findLibrary, record, run, skip } from './harness.mjs';
 
 const NATIVE = process.env.NODELEAK_E2E_NATIVE;
 const THREADS = 4;
 const KEPT = 37;
 const DTV_ENTRY = 16;
-
-const findLibrary = (name) => ['/usr/lib/x86_64-linux-gnu', '/usr/lib64', '/usr/lib', '/usr/local/lib']
-  .map((directory) => `${directory}/${name}`).find((candidate) => fs.existsSync(candidate));
 
 // What glibc's libmemusage counted: calls and bytes of malloc, realloc and calloc, and freed bytes.
 function countByGlibc(...command) {
@@ -29,38 +24,6 @@ function checkKept(what) {
   assert.strictEqual(kept.reduce((n, g) => n + g.liveBytes, 0), bytes);
   assert.strictEqual(kept.reduce((n, g) => n + g.liveBlocks, 0), KEPT * THREADS);
   assert(kept.every((g) => g.stacks.every((s) => s.frames.some((f) => f.function === 'Churn'))));
-}
-
-const ALLOCATORS = { jemalloc: 'libjemalloc.so.2', mimalloc: 'libmimalloc.so.2' };
-
-function withAllocator(name, check) {
-  return () => {
-    const library = findLibrary(ALLOCATORS[name]);
-    if (!library) skip(`no ${ALLOCATORS[name]}`);
-    check(library);
-  };
-}
-
-// The user's LD_PRELOAD comes first, or the program sets it itself for its child.
-function checkBeside(library) {
-  const before = record([NATIVE, 'totals'], { env: { LD_PRELOAD: library } });
-  assert.strictEqual(before.status, 0, before.stderr);
-  checkKept(before.report);
-  const recording = newRecording();
-  const inside = nodeleak(['--quiet', `--output=${recording}`, '--', 'env', `LD_PRELOAD=${library}`, NATIVE, 'totals']);
-  assert.strictEqual(inside.status, 0, inside.stderr);
-  const shim = NODELEAK.replace(/[^/]*$/, 'libnodeleak-preload.so');
-  for (const order of [`${library}:${shim}`, `${shim}:${library}`]) {
-    const ordered = newRecording();
-    const result = nodeleak(['--quiet', `--output=${ordered}`, '--', 'env', `LD_PRELOAD=${order}`, NATIVE, 'totals']);
-    assert.strictEqual(result.status, 0, result.stderr);
-    if (fs.existsSync(ordered)) checkKept(report(ordered));
-  }
-  const program = file('beside.js', 'globalThis.kept = [];\n' +
-    'function hold() { for (let i = 0; i < 3; i++) kept.push(Buffer.alloc(50021)); }\nhold();');
-  const script = record([NODE, program], { env: { LD_PRELOAD: library } });
-  assert.strictEqual(script.status, 0, script.stderr);
-  assert.deepStrictEqual(outstanding(script.report, 'hold', 'array-buffer'), { bytes: 150063, blocks: 3 });
 }
 
 await run({
@@ -93,7 +56,4 @@ await run({
     assert.strictEqual(kept, KEPT * (5003 + 5009));
     assert.strictEqual(what.process.exitCode, 3);
   },
-
-  'jemalloc beside us': withAllocator('jemalloc', checkBeside),
-  'mimalloc beside us': withAllocator('mimalloc', checkBeside),
 });

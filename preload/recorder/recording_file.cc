@@ -36,8 +36,8 @@ uint64_t SoftLimit(int resource) {
 
 long Duplicate(long fd, int lowest) { return RawSyscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest); }
 
-// A duplicate out of the program's way. The limit of open files is one of their numbers: where that is low and may be
-// raised for a moment, the program keeps all of its own.
+// A duplicate out of the program's way; negative where there is none. The limit of open files is one of their numbers:
+// where that is low and may be raised for a moment, the program keeps all of its own.
 long DuplicateHigh(long fd) {
   long high = Duplicate(fd, kFirstDescriptor);
   if (high >= 0) return high;
@@ -49,7 +49,7 @@ long DuplicateHigh(long fd) {
     high = Duplicate(fd, kFirstDescriptor);
     RawSyscall(SYS_prlimit64, 0, RLIMIT_NOFILE, reinterpret_cast<long>(&programs), 0);
   }
-  return high >= 0 ? high : Duplicate(fd, static_cast<int>(programs.rlim_cur) - 1);
+  return high;
 }
 
 bool IsRecordingFile(const char* path) {
@@ -99,12 +99,7 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
     *why = Explain(fd);
     return false;
   }
-  long high = DuplicateHigh(fd);
-  if (high >= 0) {
-    RawSyscall(SYS_close, fd);
-    fd = high;
-  }
-  fd_ = static_cast<int>(fd);
+  path_ = path;
   struct stat status;
   RawSyscall(SYS_fstat, fd, reinterpret_cast<long>(&status));
   device_ = status.st_dev;
@@ -118,8 +113,10 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
   const uint64_t memory_limit = SoftLimit(RLIMIT_AS);
   if (memory_limit != RLIM_INFINITY && memory_limit / kOurPart < max_bytes) max_bytes = memory_limit / kOurPart;
   max_bytes_ = max_bytes & ~(kPageBytes - 1);
-  long mapped = RawSyscall(SYS_mmap, 0, static_cast<long>(max_bytes_), PROT_READ | PROT_WRITE,
-                           MAP_SHARED | MAP_NORESERVE, fd_, 0);
+  long mapped =
+      RawSyscall(SYS_mmap, 0, static_cast<long>(max_bytes_), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  fd_ = static_cast<int>(DuplicateHigh(fd));
+  RawSyscall(SYS_close, fd);
   if (mapped < 0 && mapped > -4096) {
     *why = "its memory cannot be mapped (is the address space limited? try a smaller --max-recording)";
   } else {
@@ -131,7 +128,7 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
     RawSyscall(SYS_munmap, mapped, static_cast<long>(max_bytes_));
     base_ = nullptr;
   }
-  RawSyscall(SYS_close, fd_);
+  if (fd_ >= 0) RawSyscall(SYS_close, fd_);
   fd_ = -1;
   RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
   return false;
@@ -139,13 +136,14 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
 
 bool RecordingFile::CreateInMemory(uint64_t max_bytes) {
   max_bytes_ = max_bytes & ~(kPageBytes - 1);
+  in_memory_ = true;
   base_ = static_cast<char*>(MapMemory(max_bytes_));
   return base_ != nullptr && InitializeLayout();
 }
 
 void RecordingFile::Close() {
   if (base_ != nullptr) UnmapMemory(base_, max_bytes_);
-  if (DescriptorIsOurs()) RawSyscall(SYS_close, fd_);
+  if (IsOurs(fd_)) RawSyscall(SYS_close, fd_);
   base_ = nullptr;
   fd_ = -1;
 }
@@ -171,26 +169,41 @@ bool RecordingFile::InitializeLayout() {
 }
 
 // The program may have closed our descriptor and reused its number: never touch somebody else's file.
-bool RecordingFile::DescriptorIsOurs() const {
+bool RecordingFile::IsOurs(long fd) const {
   struct stat status;
-  return fd_ >= 0 && RawSyscall(SYS_fstat, fd_, reinterpret_cast<long>(&status)) == 0 && status.st_dev == device_ &&
+  return fd >= 0 && RawSyscall(SYS_fstat, fd, reinterpret_cast<long>(&status)) == 0 && status.st_dev == device_ &&
          status.st_ino == inode_;
 }
 
+RecordingFile::Open::Open(const RecordingFile& recording) : file_(recording.fd_) {
+  if (recording.in_memory_ || recording.IsOurs(file_)) return;
+  file_ = OpenAt(recording.path_, O_RDWR | O_NONBLOCK, 0);
+  opened_ = file_ >= 0;
+  if (!opened_ || recording.IsOurs(file_)) return;
+  RawSyscall(SYS_close, file_);
+  file_ = -1;
+  opened_ = false;
+}
+
+RecordingFile::Open::~Open() {
+  if (opened_) RawSyscall(SYS_close, file_);
+}
+
 bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
-  if (fd_ < 0) return true;
-  if (!DescriptorIsOurs()) return false;
+  if (in_memory_) return true;
+  const Open open(*this);
+  if (open.file() < 0) return false;
   if (SoftLimit(RLIMIT_FSIZE) < offset + bytes) return false;
   long result;
   do {
-    result = RawSyscall(SYS_fallocate, fd_, 0, static_cast<long>(offset), static_cast<long>(bytes));
+    result = RawSyscall(SYS_fallocate, open.file(), 0, static_cast<long>(offset), static_cast<long>(bytes));
   } while (result == -EINTR);
   if (result != -EOPNOTSUPP) return result == 0;
   // A file system that cannot reserve: write the zeros, which reserves just as well.
   static const char zeros[kPageBytes] = {};
   for (uint64_t done = 0; done < bytes; done += kPageBytes) {
-    if (RawSyscall(SYS_pwrite64, fd_, reinterpret_cast<long>(zeros), kPageBytes, static_cast<long>(offset + done)) !=
-        static_cast<long>(kPageBytes)) {
+    if (RawSyscall(SYS_pwrite64, open.file(), reinterpret_cast<long>(zeros), kPageBytes,
+                   static_cast<long>(offset + done)) != static_cast<long>(kPageBytes)) {
       return false;
     }
   }
@@ -221,8 +234,8 @@ uint64_t RecordingFile::Allocate(uint64_t bytes) {
 void RecordingFile::Release(uint64_t offset, uint64_t bytes) {
   if ((offset & (kPageBytes - 1)) != 0 || bytes < kPageBytes) return;  // part of a page that others share
   bytes = RoundToPage(bytes);
-  if (DescriptorIsOurs()) {
-    RawSyscall(SYS_fallocate, fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<long>(offset),
+  if (const Open open(*this); open.file() >= 0) {
+    RawSyscall(SYS_fallocate, open.file(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<long>(offset),
                static_cast<long>(bytes));
   }
   if (!lock_.TryLock()) return;

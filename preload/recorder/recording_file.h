@@ -16,7 +16,7 @@ class RecordingFile {
  public:
   // Creates `path` (0600, never through a symbolic link) with a header and empty shards. A file that is there already
   // is replaced only when it is a recording. False: *why is a static clause ("the disk is full"); nothing is left
-  // behind.
+  // behind. `path` stays valid.
   bool Create(const char* path, uint64_t max_bytes, const char** why);
   // The same over anonymous memory, for unit tests of the tables.
   bool CreateInMemory(uint64_t max_bytes);
@@ -35,7 +35,22 @@ class RecordingFile {
   void Abandon() { base_ = nullptr; }
 
  private:
-  bool DescriptorIsOurs() const;
+  // The file for one call: the descriptor that is kept, or opened again by its path. file() is negative when neither
+  // is to be had.
+  class Open {
+   public:
+    explicit Open(const RecordingFile& recording);
+    ~Open();
+    Open(const Open&) = delete;
+    Open& operator=(const Open&) = delete;
+    long file() const { return file_; }
+
+   private:
+    long file_;
+    bool opened_ = false;
+  };
+
+  bool IsOurs(long fd) const;
   bool Extend(uint64_t offset, uint64_t bytes);
   bool InitializeLayout();
 
@@ -48,7 +63,9 @@ class RecordingFile {
   char* base_ = nullptr;
   uint64_t max_bytes_ = 0;
   uint64_t end_ = 0;
-  int fd_ = -1;  // -1: in memory
+  bool in_memory_ = false;
+  int fd_ = -1;            // -1: none is kept
+  const char* path_ = "";  // of the file, for when the descriptor is gone
   uint64_t device_ = 0, inode_ = 0;
   SpinLock lock_;
   FreeExtent free_[kMaxFreeExtents] = {};

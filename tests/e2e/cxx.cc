@@ -39,7 +39,7 @@ __attribute__((noinline)) void give_back() {
     delete[] Escape(new Aligned[2]);
     ::operator delete(Escape(::operator new(5009)));
     ::operator delete(Escape(::operator new(5011)), std::nothrow);
-    ::operator delete(Escape(::operator new(5021, std::align_val_t{256})), std::align_val_t{256});
+    ::operator delete (Escape(::operator new (5021, std::align_val_t{256})), std::align_val_t{256});
   }
 }
 }

@@ -30,9 +30,10 @@ def closure(root, path, seen):
 
 
 def fingerprint(root, entry, settings):
-    digest = hashlib.sha256(settings + entry["command"].encode())
+    """The same in every checkout of the same text."""
+    digest = hashlib.sha256(settings + entry["command"].replace(root, "").encode())
     for path in sorted(closure(root, entry["file"], set())):
-        digest.update(path.encode() + b"\0" + open(path, "rb").read())
+        digest.update(os.path.relpath(path, root).encode() + b"\0" + open(path, "rb").read())
     return digest.hexdigest()
 
 

@@ -94,6 +94,14 @@ class Copier {
     reader_->ReadCheckpoints(&checkpoints, &checkpoint_entries);
     PutTable(TableId::kCheckpoints, std::move(checkpoints));
     PutTable(TableId::kCheckpointEntries, std::move(checkpoint_entries));
+    TableCopy<MemoryPicture> pictures;
+    TableCopy<MemoryUse> picture_uses;
+    TableCopy<MemoryArena> picture_arenas;
+    reader_->ReadPictures(&pictures, &picture_uses, &picture_arenas);
+    PutTable(TableId::kMemoryPictures, std::move(pictures));
+    PutTable(TableId::kMemoryUses, std::move(picture_uses));
+    PutTable(TableId::kMemoryArenas, std::move(picture_arenas));
+    CopyTable<OwnMapping>(TableId::kOwnMappings);
     CopyTable<TimelineSample>(TableId::kTimeline);
     CopyTable<HeapSpace>(TableId::kSpaces);
     CopyTable<Isolate>(TableId::kIsolates);

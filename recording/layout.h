@@ -43,6 +43,10 @@ enum class TableId : uint32_t {
   kCheckpoints,        // Checkpoint
   kCheckpointEntries,  // CheckpointEntry
   kSpaces,             // HeapSpace
+  kMemoryPictures,     // MemoryPicture
+  kMemoryUses,         // MemoryUse
+  kMemoryArenas,       // MemoryArena
+  kOwnMappings,        // OwnMapping
   kCount
 };
 inline constexpr uint32_t kTableCount = static_cast<uint32_t>(TableId::kCount);
@@ -351,6 +355,89 @@ struct CheckpointEntry {
 static_assert(sizeof(CheckpointEntry) == 32);
 
 // ----------------------------------------------------------------------------------------------------------------
+// memory pictures: where the resident memory was at one moment
+enum class PictureMoment : uint32_t {
+  kNone = 0,
+  kEnd = 1,       // at the freeze, after the full GC
+  kPeak = 2,      // the last one taken while the RSS rose: the peak itself is less than 10 % above
+  kRssLimit = 3,  // when the RSS crossed --on-rss
+  kNow = 4,       // asked for; never stored
+  kCount
+};
+// What a resident byte is. Each is one of these, so `resident` of all parts is the RSS.
+enum class MemoryPart : uint32_t {
+  kBlocks = 0,     // outstanding malloc blocks: the MemoryUses without kUseMapping
+  kBlockOverhead,  // malloc's headers and rounding of those
+  kMallocFree,     // the rest of malloc's memory: free, but kept
+  kMappings,       // mappings that were made while we watched: the MemoryUses with kUseMapping
+  kThreadStacks,
+  kFiles,     // programs and libraries with their data, mapped files
+  kShared,    // shared memory
+  kNodeleak,  // the recording and the shim's own tables
+  kUnexplained,
+  kCount
+};
+enum PictureFlag : uint32_t {
+  kPictureApproximate = 1,     // pagemap was not readable: touched parts are estimated
+  kPictureCut = 2,             // blocks or mappings are missing: no memory, no time, or no room in the recording
+  kPictureOtherAllocator = 4,  // malloc is not libc's
+  kPictureRecordedAll = 8,     // the process was watched from its start: what is not outstanding is free
+};
+struct MemoryAmount {
+  uint64_t mapped, resident;  // bytes
+};
+struct MemoryPicture {
+  uint32_t sequence;  // odd while it is written
+  uint32_t moment;    // PictureMoment
+  uint32_t flags;     // PictureFlag
+  uint32_t use_count, arena_count;
+  uint32_t reserved;
+  uint64_t first_use, first_arena;
+  uint64_t time_ns;
+  uint64_t rss_bytes;  // the sum of smaps, which is what smaps_rollup says
+  uint64_t swapped_bytes, page_table_bytes;
+  uint64_t limit_bytes, limit_used_bytes;  // of the control group that has the least left; 0: there is no limit
+  MemoryAmount parts[static_cast<uint32_t>(MemoryPart::kCount)];
+};
+static_assert(sizeof(MemoryPicture) == 232);
+
+enum MemoryUseFlag : uint32_t { kUseMapping = 1 };
+// Outstanding memory of one stack.
+struct MemoryUse {
+  uint32_t stack;  // Stack index
+  uint32_t flags;  // MemoryUseFlag
+  uint64_t count;
+  uint64_t bytes;     // asked for; of mappings what may be accessed
+  uint64_t resident;  // of `bytes`
+  uint64_t reserved;  // mapped without access
+};
+static_assert(sizeof(MemoryUse) == 40);
+
+enum ArenaFlag : uint32_t {
+  kArenaMain = 1,         // the program break
+  kArenaWalked = 2,       // its chunks were read to the end: the fields from free_bytes on are known
+  kArenaMappedBlocks = 4  // not an arena of glibc: mappings of single blocks, or another allocator's memory
+};
+struct MemoryArena {
+  uint64_t address;  // of its first heap
+  uint32_t flags;    // ArenaFlag
+  uint32_t heaps;    // mappings it has
+  uint64_t mapped, resident;
+  uint64_t block_bytes;  // resident part of outstanding blocks, with their headers
+  uint64_t free_bytes;   // in free chunks, touched or not; without the top
+  uint64_t free_chunks;  // neighbours are one
+  uint64_t largest_free_bytes;
+  uint64_t top_bytes;     // free at the end
+  uint64_t in_use_bytes;  // as glibc sees it: with what lies in its caches of small chunks
+};
+static_assert(sizeof(MemoryArena) == 80);
+
+// Memory of the shim that no other table shows.
+struct OwnMapping {
+  uint64_t start, bytes;  // bytes 0: gone
+};
+
+// ----------------------------------------------------------------------------------------------------------------
 // mailbox A request from outside; the recorder's watcher thread waits on `request` (futex, shared). Filled in with the
 // verdict issue.
 enum class MailboxRequest : uint32_t { kNone = 0, kGc = 1, kStop = 2, kCheckpoint = 3 };
@@ -416,6 +503,8 @@ struct alignas(4096) Header {
   Capability capabilities[static_cast<uint32_t>(CapabilityId::kCount)];
   Loss losses[static_cast<uint32_t>(LossId::kCount)];
   Table tables[kMaxTables];
+  uint64_t on_rss_bytes;       // --on-rss; 0: not asked for
+  uint64_t on_rss_crossed_ns;  // 0: not yet
 };
 static_assert(sizeof(Header) == 8192);
 

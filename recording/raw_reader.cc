@@ -22,11 +22,12 @@ constexpr uint64_t kMostCompression = 64;
 constexpr uint64_t kAlwaysAllowed = 16 << 20;
 
 constexpr const char* kTableNames[kTableCount] = {
-    "modules",     "strings",     "JavaScript functions",
-    "frames",      "stack nodes", "stacks",
-    "ranges",      "threads",     "isolates",
-    "timeline",    "checkpoints", "checkpoint entries",
-    "heap spaces",
+    "modules",       "strings",         "JavaScript functions",
+    "frames",        "stack nodes",     "stacks",
+    "ranges",        "threads",         "isolates",
+    "timeline",      "checkpoints",     "checkpoint entries",
+    "heap spaces",   "memory pictures", "memory uses",
+    "memory arenas", "own mappings",
 };
 
 uint64_t MultiplyOrMax(uint64_t a, uint64_t b) {
@@ -167,6 +168,19 @@ void RawReader::ReadCheckpoints(TableCopy<Checkpoint>* checkpoints, TableCopy<Ch
   }
   checkpoints->entries.clear();
   entries->entries.clear();
+}
+
+void RawReader::ReadPictures(TableCopy<MemoryPicture>* pictures, TableCopy<MemoryUse>* uses,
+                             TableCopy<MemoryArena>* arenas) {
+  *pictures = ReadTable<MemoryPicture>(TableId::kMemoryPictures);
+  *uses = ReadTable<MemoryUse>(TableId::kMemoryUses);
+  *arenas = ReadTable<MemoryArena>(TableId::kMemoryArenas);
+  if (!source_.CanChange()) return;
+  const TableCopy<MemoryPicture> after = ReadTable<MemoryPicture>(TableId::kMemoryPictures);
+  for (size_t i = 0; i < pictures->entries.size(); ++i) {
+    const bool same = i < after.entries.size() && after.entries[i].sequence == pictures->entries[i].sequence;
+    if (!same) pictures->entries[i] = {};
+  }
 }
 
 bool RawReader::HasShards() const {

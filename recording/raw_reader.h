@@ -62,6 +62,9 @@ class RawReader {
   // before and after the entries. Not the same after all attempts: no checkpoints.
   void ReadCheckpoints(TableCopy<Checkpoint>* checkpoints, TableCopy<CheckpointEntry>* entries);
 
+  // The process replaces pictures: one that changed while it was read is emptied (moment 0).
+  void ReadPictures(TableCopy<MemoryPicture>* pictures, TableCopy<MemoryUse>* uses, TableCopy<MemoryArena>* arenas);
+
   // False: the shards are not in the file.
   bool HasShards() const;
   void ReadShard(uint32_t index, ShardCopy* copy);

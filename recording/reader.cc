@@ -17,8 +17,12 @@
 namespace nodeleak::recording {
 namespace {
 
-// Tables whose entries hold texts: kept raw until the strings are read, which is last.
+// Tables whose entries hold texts: kept raw until the strings are read, which is last. And the pictures, of which not
+// all are used.
 struct RawTables {
+  std::vector<MemoryPicture> pictures;
+  std::vector<MemoryUse> picture_uses;
+  std::vector<MemoryArena> picture_arenas;
   std::vector<Module> modules;
   std::vector<JsFunction> js_functions;
   std::vector<Thread> threads;
@@ -96,6 +100,8 @@ void FillProcess(const Header& header, bool running, Recording* recording) {
   process.ended_ns = header.ended_ns;
   process.last_alive_ns = header.last_alive_ns;
   process.sample_bytes = header.sample_bytes;
+  process.on_rss_bytes = header.on_rss_bytes;
+  process.on_rss_crossed_ns = header.on_rss_crossed_ns;
   process.ending = FindEnding(process, running);
   process.duration_ns = FindDuration(process);
 }
@@ -204,6 +210,14 @@ TornParts ReadParts(RawReader* reader, const Header& header, bool running, Recor
   reader->ReadCheckpoints(&checkpoints, &checkpoint_entries);
   Take(std::move(checkpoints), &recording->checkpoints, recording);
   Take(std::move(checkpoint_entries), &recording->checkpoint_entries, recording);
+  TableCopy<MemoryPicture> pictures;
+  TableCopy<MemoryUse> picture_uses;
+  TableCopy<MemoryArena> picture_arenas;
+  reader->ReadPictures(&pictures, &picture_uses, &picture_arenas);
+  Take(std::move(pictures), &raw->pictures, recording);
+  Take(std::move(picture_uses), &raw->picture_uses, recording);
+  Take(std::move(picture_arenas), &raw->picture_arenas, recording);
+  ReadInto(reader, TableId::kOwnMappings, &recording->own_mappings, recording);
   ReadInto(reader, TableId::kTimeline, &recording->timeline, recording);
   ReadInto(reader, TableId::kSpaces, &raw->spaces, recording);
   ReadInto(reader, TableId::kIsolates, &recording->isolates, recording);
@@ -310,6 +324,7 @@ absl::StatusOr<Recording> ReadRecordingFrom(const ByteSource& source) {
   ValidateThreads(&recording);
   ValidateTimeline(&recording);
   ValidateCheckpoints(&recording);
+  TakePictures(raw.pictures, raw.picture_uses, raw.picture_arenas, &recording);
   SumTotals(&recording);
   return recording;
 }

@@ -42,6 +42,7 @@ struct ProcessInfo {
   uint64_t frozen_ns = 0, ended_ns = 0, last_alive_ns = 0;  // since start; 0: not yet
   uint64_t duration_ns = 0;  // what the picture covers: until the freeze, the end, the last sign of life, or now
   uint64_t sample_bytes = 0;
+  uint64_t on_rss_bytes = 0, on_rss_crossed_ns = 0;  // --on-rss; 0: not asked for, not crossed
   absl::string_view executable, working_directory, node_version, v8_version;
   std::vector<absl::string_view> command;  // may hold line breaks and tabs (node -e)
 
@@ -78,6 +79,16 @@ struct HeapSpaceInfo {
   uint32_t isolate = kNoIndex;
   absl::string_view name;
   uint64_t size = 0, used = 0, available = 0, physical = 0;
+};
+
+// A memory picture that is whole, with what belongs to it.
+struct PictureInfo {
+  MemoryPicture picture = {};
+  std::vector<MemoryUse> uses;
+  std::vector<MemoryArena> arenas;
+
+  PictureMoment moment() const { return static_cast<PictureMoment>(picture.moment); }
+  const MemoryAmount& part(MemoryPart part) const { return picture.parts[static_cast<uint32_t>(part)]; }
 };
 
 struct Totals {
@@ -118,6 +129,8 @@ struct Recording {
   std::vector<TimelineSample> timeline;
   std::vector<Checkpoint> checkpoints;
   std::vector<CheckpointEntry> checkpoint_entries;
+  std::vector<PictureInfo> pictures;  // at most one of each moment
+  std::vector<OwnMapping> own_mappings;
 
   std::vector<std::string> damage;  // sentences: what is not whole
   std::vector<std::string> notes;   // sentences: normal for a process that runs on, nothing is broken

@@ -16,6 +16,10 @@ void ValidateThreads(Recording* recording);  // threads, isolates, spaces
 void ValidateTimeline(Recording* recording);
 void ValidateCheckpoints(Recording* recording);
 
+// Those that are whole and make sense, the latest of each moment, into recording->pictures.
+void TakePictures(const std::vector<MemoryPicture>& pictures, const std::vector<MemoryUse>& uses,
+                  const std::vector<MemoryArena>& arenas, Recording* recording);
+
 // Adds up; `totals` has the process's own counts already.
 void SumTotals(Recording* recording);
 

@@ -14,6 +14,7 @@
 #include "report/recording_facts.h"
 #include "report/threads.h"
 #include "report/uses.h"
+#include "report/waterfall.h"
 
 namespace nodeleak::report {
 namespace {
@@ -213,7 +214,9 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   DescribeNames(frames, &report.capabilities);
   report.kinds = SumKinds(classified);
   report.totals = SumTotals(recording, report.kinds);
+  report.rss_bytes = RssOf(recording);
   report.memory = DescribeMemory(recording, report.kinds, report.reserved_bytes);
+  AddPictures(recording, classified, &report);
   report.timeline = MakeTimeline(recording, classified);
   report.groups = MakeGroups(recording, classified, frames, thread_names, options);
   report.threads = SumThreads(recording, classified, thread_names);

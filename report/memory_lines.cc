@@ -27,6 +27,7 @@ uint64_t RssOf(const Recording& recording) {
 
 Memory DescribeMemory(const Recording& recording, const std::vector<KindTotal>& kinds, uint64_t reserved_bytes) {
   Memory memory;
+  memory.at = "estimate";
   memory.rss_bytes = RssOf(recording);
   uint64_t explained = 0;
   const HeapSize heap = HeapOf(recording);

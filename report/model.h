@@ -157,10 +157,19 @@ struct MemoryLine {
   uint64_t bytes = 0;
   std::optional<uint64_t> touched_bytes;  // resident part, where it is known
   std::string detail;
+  std::vector<MemoryLine> parts = {};  // what it is made of, as far as that is known; need not add up
 };
+// Where the resident memory was at one moment. What lines have touched adds up to rss_bytes; lines that have touched
+// nothing (reserved address space, page tables) are told besides.
 struct Memory {
+  std::string at;  // "end", "peak", "rss-limit", "now"; "estimate": nobody looked, only the recording's tables tell
+  double t_seconds = 0;  // since the start; 0: not known
   uint64_t rss_bytes = 0;
   std::vector<MemoryLine> lines;
+  uint64_t limit_bytes = 0;         // of the container or control group; 0: none
+  uint64_t limit_used_bytes = 0;    // by everything in that group, file cache too
+  std::vector<std::string> advice;  // sentences, only what the numbers back
+  std::vector<std::string> notes;   // what to know before believing the numbers
 };
 
 struct TimelinePoint {
@@ -173,8 +182,10 @@ struct Report {
   ProcessInfo process;
   std::vector<Capability> capabilities;
   Totals totals;
-  std::vector<KindTotal> kinds;  // heaviest first
-  Memory memory;
+  std::vector<KindTotal> kinds;      // heaviest first
+  Memory memory;                     // at the end; while it runs or when it was killed the latest that there is
+  std::vector<Memory> other_memory;  // at other moments
+  uint64_t rss_bytes = 0;            // when the recording ended
   std::vector<TimelinePoint> timeline;
   std::vector<Group> groups;  // heaviest first
 

@@ -6,6 +6,7 @@
 #include "absl/time/time.h"
 #include "report/json_writer.h"
 #include "report/process_text.h"
+#include "report/render_waterfall.h"
 #include "report/report.h"
 
 namespace nodeleak::report {
@@ -77,25 +78,6 @@ void WriteKinds(const std::vector<KindTotal>& kinds, JsonWriter* json) {
     json->EndObject();
   }
   json->EndArray();
-}
-
-void WriteMemory(const Memory& memory, JsonWriter* json) {
-  json->Key("memory");
-  json->BeginObject();
-  json->Field("rssBytes", memory.rss_bytes);
-  json->Key("lines");
-  json->BeginArray();
-  for (const MemoryLine& line : memory.lines) {
-    json->BeginCompactObject();
-    json->Field("name", line.name);
-    json->Field("bytes", line.bytes);
-    json->Key("touchedBytes");
-    line.touched_bytes.has_value() ? json->Integer(*line.touched_bytes) : json->Null();
-    json->Field("detail", line.detail);
-    json->EndObject();
-  }
-  json->EndArray();
-  json->EndObject();
 }
 
 void WriteTimelinePoint(const TimelinePoint& point, JsonWriter* json) {
@@ -234,7 +216,7 @@ std::string RenderJson(const Report& report) {
   WriteCapabilities(report.capabilities, &json);
   WriteTotals(report.totals, &json);
   WriteKinds(report.kinds, &json);
-  WriteMemory(report.memory, &json);
+  WriteMemory(report, &json);
   json.Key("timeline");
   json.BeginArray();
   for (const TimelinePoint& point : report.timeline) WriteTimelinePoint(point, &json);

@@ -7,6 +7,7 @@
 #include "report/process_text.h"
 #include "report/reading_order.h"
 #include "report/render_groups.h"
+#include "report/render_waterfall.h"
 #include "report/report.h"
 #include "report/text_canvas.h"
 #include "report/text_layout.h"
@@ -36,7 +37,7 @@ void WriteHeading(const Report& report, TextCanvas* out) {
   facts.push_back(
       absl::StrCat(process.ending == Ending::kRunning ? "recorded " : "ran ", FormatSeconds(process.duration_seconds)));
   facts.push_back(EndingText(process));
-  if (report.memory.rss_bytes != 0) facts.push_back(absl::StrCat("RSS ", FormatBytes(report.memory.rss_bytes)));
+  if (report.rss_bytes != 0) facts.push_back(absl::StrCat("RSS ", FormatBytes(report.rss_bytes)));
   if (report.totals.major_gcs != 0) facts.push_back(Plural(report.totals.major_gcs, "full GC"));
   out->Wrapped("  ", absl::StrJoin(facts, ", "));
 }
@@ -192,6 +193,7 @@ std::string RenderText(const Report& report, const TextOptions& options) {
   WriteHeading(report, &out);
   WriteGrowing(report, plan.growing, &out);
   WriteOutstanding(report, &out);
+  WriteWaterfall(report, &out);
   WriteWarnings(report, &out);
   WriteGroups(report, plan, options, &out);
   return out.Take();

@@ -27,14 +27,40 @@ long RawSyscall(long number, long a, long b, long c, long d, long e, long f) {
   return result;
 }
 
+namespace {
+OwnMemory g_own[kMaxOwnMappings];
+uint32_t g_own_version;
+
+// From one (start, bytes) to another; false when no slot has the first.
+bool ReplaceOwn(uint64_t from_start, const OwnMemory& to) {
+  for (OwnMemory& slot : g_own) {
+    uint64_t seen = from_start;
+    if (__atomic_load_n(&slot.start, __ATOMIC_RELAXED) != from_start) continue;
+    if (to.start == 0) __atomic_store_n(&slot.bytes, uint64_t{0}, __ATOMIC_RELAXED);
+    if (!__atomic_compare_exchange_n(&slot.start, &seen, to.start, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) continue;
+    if (to.start != 0) __atomic_store_n(&slot.bytes, to.bytes, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&g_own_version, 1, __ATOMIC_RELEASE);
+    return true;
+  }
+  return false;
+}
+}  // namespace
+
+const OwnMemory* OwnMappings() { return g_own; }
+uint32_t OwnMappingsVersion() { return __atomic_load_n(&g_own_version, __ATOMIC_ACQUIRE); }
+
 void* MapMemory(size_t bytes) {
   long result = RawSyscall(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return result < 0 && result > -4096 ? nullptr : reinterpret_cast<void*>(result);
+  if (result < 0 && result > -4096) return nullptr;
+  ReplaceOwn(0, {static_cast<uint64_t>(result), bytes});
+  return reinterpret_cast<void*>(result);
 }
 
 void UnmapMemory(void* address, size_t bytes) {
-  if (address != nullptr) RawSyscall(SYS_munmap, reinterpret_cast<long>(address), static_cast<long>(bytes));
+  if (address == nullptr) return;
+  ReplaceOwn(reinterpret_cast<uint64_t>(address), {0, 0});  // before: afterwards the address may be somebody else's
+  RawSyscall(SYS_munmap, reinterpret_cast<long>(address), static_cast<long>(bytes));
 }
 
 namespace {

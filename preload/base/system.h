@@ -16,6 +16,15 @@ long RawSyscall(long number, long a = 0, long b = 0, long c = 0, long d = 0, lon
 void* MapMemory(size_t bytes);
 void UnmapMemory(void* address, size_t bytes);
 
+// What MapMemory has given out: our own share of the process's memory. Slots with 0 bytes are free; beyond
+// kMaxOwnMappings at once the others are not listed.
+struct OwnMemory {
+  uint64_t start, bytes;
+};
+inline constexpr uint32_t kMaxOwnMappings = 1023;  // and the recording: a power of two in its table
+const OwnMemory* OwnMappings();
+uint32_t OwnMappingsVersion();  // changes with the list
+
 // Copies `bytes` from anywhere in our own address space; false (and *out unspecified) where it is not readable. A
 // system call: 0.3 us and up.
 bool SafeRead(uint64_t address, void* out, size_t bytes);

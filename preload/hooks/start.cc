@@ -109,6 +109,13 @@ void NoteWhoServesMalloc() {
                        "blocks are not seen");
 }
 
+// Or jemalloc's, mimalloc's: what we pass calls on to.
+bool MallocIsLibcs() {
+  const ModuleInfo* libc = FindModule(reinterpret_cast<uint64_t>(dlsym(RTLD_DEFAULT, "gnu_get_libc_version")));
+  const ModuleInfo* original = FindModule(reinterpret_cast<uint64_t>(g_memory_originals.malloc));
+  return libc != nullptr && original == libc;
+}
+
 bool Record(bool is_node, bool is_root, bool launcher) {
   RecorderOptions options = {};
   options.path_template = getenv("NODELEAK_OUTPUT");
@@ -116,6 +123,7 @@ bool Record(bool is_node, bool is_root, bool launcher) {
   constexpr uint64_t kDefaultMaxBytes = 1ull << 30;
   options.max_bytes = ReadNumber("NODELEAK_MAX_RECORDING", kDefaultMaxBytes);
   options.sample_bytes = ReadNumber("NODELEAK_SAMPLE", 0);
+  options.on_rss_bytes = ReadNumber("NODELEAK_ON_RSS", 0);
   const char* gc = getenv("NODELEAK_GC");
   options.gc_at_end = gc == nullptr || strcmp(gc, "off") != 0;
   options.flags = (is_node ? recording::kIsNode : 0u) | (launcher ? recording::kIsLauncher : 0u) |
@@ -127,6 +135,7 @@ bool Record(bool is_node, bool is_root, bool launcher) {
     return false;
   }
   NoteWhoServesMalloc();
+  if (!MallocIsLibcs()) SetOtherAllocator();
   g_has_v8 = is_node && v8::Start();
   if (!StartStackWalk(g_has_v8)) {
     SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kAbsent,

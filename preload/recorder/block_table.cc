@@ -112,6 +112,24 @@ bool BlockTable::Remove(uint64_t address, Block* removed) {
   return found;
 }
 
+bool BlockTable::CopyShard(uint32_t index, Block* to, uint32_t room, uint32_t* count) {
+  Shard& shard = file_->shards()[index];
+  if (!Lock(shard)) {
+    *count = 0;
+    return false;
+  }
+  *count = shard.count;
+  const bool fits = shard.count <= room;
+  const Block* entries = Entries(shard);
+  uint32_t copied = 0;
+  for (uint32_t slot = 0; fits && slot < shard.capacity && copied < room; ++slot) {
+    if (entries[slot].address != 0) to[copied++] = entries[slot];
+  }
+  Unlock(shard);
+  if (fits) *count = copied;
+  return fits;
+}
+
 BlockTable::Totals BlockTable::Live() const {
   Totals totals = {0, 0};
   for (uint32_t i = 0; i < recording::kShardCount; ++i) {

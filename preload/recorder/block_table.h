@@ -44,6 +44,10 @@ class BlockTable {
     }
   }
 
+  // Copies the live blocks of a shard; the lock is held for the copy only. False: the lock was not to be had, or there
+  // was no room: then *count says how much is needed.
+  bool CopyShard(uint32_t index, recording::Block* to, uint32_t room, uint32_t* count);
+
  private:
   static bool Lock(recording::Shard& shard);
   static void Unlock(recording::Shard& shard);

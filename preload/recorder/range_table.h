@@ -26,6 +26,16 @@ class RangeTable {
   // Moves what is recorded of [old_start, old_end) to new_start, cut or stretched to new_bytes. False: was not known.
   bool Move(uint64_t old_start, uint64_t old_end, uint64_t new_start, uint64_t new_bytes);
 
+  // Calls visit(range) for each, in the order of their addresses, under the lock: it must not map or unmap through us.
+  // False: the lock was not to be had.
+  template <typename Visitor>
+  bool ForEach(Visitor visit) {
+    if (!Lock()) return false;
+    for (uint64_t i = 0; i < ranges_.count(); ++i) visit(ranges_[i]);
+    Unlock();
+    return true;
+  }
+
   // Private, anonymous and not PROT_NONE.
   uint64_t CommittedBytes();
 

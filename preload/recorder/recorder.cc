@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "preload/base/guard.h"
+#include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/unwind/stack_walk.h"
 #include "preload/v8/runtime.h"
@@ -262,6 +263,8 @@ void NoteBeforeEndGc() {
   header->live_blocks_before_gc = live.blocks;
 }
 
+void SetOtherAllocator() { g_recorder.other_allocator = true; }
+
 void SetGcAtEnd(recording::GcAtEnd state) {
   if (IsRecording()) g_recorder.file.header()->gc_at_end = static_cast<uint32_t>(state);
 }
@@ -269,11 +272,14 @@ void SetGcAtEnd(recording::GcAtEnd state) {
 void Freeze(FreezeReason reason) {
   if (!IsRecording() || __atomic_exchange_n(&g_recorder.frozen, 1u, __ATOMIC_ACQ_REL) != 0) return;
   Header* header = g_recorder.file.header();
+  StopPictures();
   SampleNow();
   __atomic_store_n(&g_recorder.control->recording, 0u, __ATOMIC_RELEASE);
   UpdateTotals();
   header->rss_at_freeze = ReadRssBytes();
   header->frozen_ns = NanosecondsSinceStart();
+  // After abort our locks, and malloc's, may be held for good.
+  if (reason != FreezeReason::kAbort) TakePicture(recording::PictureMoment::kEnd);
   header->freeze_reason = static_cast<uint32_t>(reason);
   __atomic_store_n(&header->state, static_cast<uint32_t>(recording::ProcessState::kFrozen), __ATOMIC_RELEASE);
 }

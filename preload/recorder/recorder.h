@@ -17,6 +17,7 @@ struct RecorderOptions {
   const char* index_path;     // the launcher's list of recordings; may be null
   uint64_t max_bytes;         // of the recording
   uint64_t sample_bytes;      // 0: every allocation
+  uint64_t on_rss_bytes;      // a memory picture when the RSS crosses it; 0: no
   uint32_t flags;             // recording::HeaderFlag
   bool gc_at_end;
 };
@@ -34,6 +35,9 @@ bool TellLauncher(const char* index_path, const char* line);
 
 // Stops recording blocks and mappings for good and writes down why. Idempotent: the first caller wins. Any thread.
 void Freeze(recording::FreezeReason reason);
+
+// malloc is not libc's (jemalloc, mimalloc): its free memory is not looked into. Once, before other threads.
+void SetOtherAllocator();
 
 // The picture before the forced GC at the end, so that the report can name the garbage. Any thread, before Freeze.
 void NoteBeforeEndGc();

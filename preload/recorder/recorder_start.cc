@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "preload/base/guard.h"
+#include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/unwind/modules.h"
 
@@ -135,6 +136,7 @@ bool AttachTables() {
   g_recorder.timeline.Attach(file, TableId::kTimeline, 512);
   g_recorder.checkpoints.Attach(file, TableId::kCheckpoints, recording::kMaxCheckpoints * 2);
   g_recorder.checkpoint_entries.Attach(file, TableId::kCheckpointEntries, 1024);
+  AttachPictures(file);
   return g_recorder.stacks.Attach(file) && g_recorder.threads.Attach(file);
 }
 
@@ -153,6 +155,7 @@ void DescribeProcess(const RecorderOptions& options, const char* executable) {
   if (length > 1) header->working_directory = Intern(directory, static_cast<size_t>(length - 1));
   header->exit_code = -1;
   header->sample_bytes = options.sample_bytes;
+  header->on_rss_bytes = options.on_rss_bytes;
   if (!options.gc_at_end) header->gc_at_end = static_cast<uint32_t>(recording::GcAtEnd::kOff);
 }
 

@@ -33,8 +33,13 @@ struct RecorderState {
   AppendTable<recording::TimelineSample> timeline = {};  // watcher thread only
   AppendTable<recording::Checkpoint> checkpoints = {};   // watcher thread only
   AppendTable<recording::CheckpointEntry> checkpoint_entries = {};
-  AppendTable<recording::Module> modules = {};  // under the module table's lock
-  uint64_t heap_used = {};                      // of all isolates, at their last safe point
+  AppendTable<recording::Module> modules = {};          // under the module table's lock
+  AppendTable<recording::MemoryPicture> pictures = {};  // memory_pictures.cc
+  AppendTable<recording::MemoryUse> picture_uses = {};
+  AppendTable<recording::MemoryArena> picture_arenas = {};
+  AppendTable<recording::OwnMapping> own_mappings = {};
+  bool other_allocator = {};
+  uint64_t heap_used = {};  // of all isolates, at their last safe point
 };
 extern RecorderState g_recorder __attribute__((visibility("hidden")));
 

@@ -27,6 +27,7 @@ class Threads {
   ThreadState* MakeState();      // for a thread seen for the first time
 
   recording::Thread& operator[](uint32_t index) const { return threads_[index]; }
+  uint64_t count() const { return threads_.count(); }
 
  private:
   uint32_t Register(const recording::Thread& thread);

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 
 #include "preload/base/guard.h"
+#include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
 
 namespace nodeleak::preload {
@@ -20,6 +21,7 @@ using recording::TimelineSample;
 
 constexpr uint64_t kFirstSampleIntervalNs = 100'000'000;
 constexpr uint64_t kFirstCheckpointIntervalNs = 250'000'000;
+constexpr uint64_t kLookAtRssEveryNs = 1'000'000'000;  // samples become rare in a long run
 constexpr size_t kWatcherStackBytes = 128 * 1024;
 
 struct Schedule {
@@ -116,6 +118,12 @@ void AddCheckpoint(uint64_t now_ns) {
   if (checkpoints.Append(checkpoint) == recording::kNoIndex) entries.Publish(checkpoint.first_entry);
 }
 
+void MarkCheckpoint() {
+  if (!g_sampling.TryLock()) return;
+  if (IsRecording()) AddCheckpoint(NanosecondsSinceStart());
+  g_sampling.Unlock();
+}
+
 WatcherSleep g_sleep;
 
 void* Watch(void*) {
@@ -140,7 +148,10 @@ void* Watch(void*) {
       g_recorder.threads.RefreshNames();
       next_sample_ns = now_ns + g_schedule.sample_interval_ns;
     }
-    g_sleep(static_cast<uint32_t>((next_sample_ns - now_ns) / 1'000'000 + 1));
+    if (PictureIfDue(ReadRssBytes()) == recording::PictureMoment::kRssLimit) MarkCheckpoint();
+    const uint64_t until_sample_ns = next_sample_ns - now_ns;
+    g_sleep(static_cast<uint32_t>(
+        (until_sample_ns < kLookAtRssEveryNs ? until_sample_ns : kLookAtRssEveryNs) / 1'000'000 + 1));
   }
   // Signals that ask for the picture may still come; they find it taken.
   for (;;) g_sleep(1000);

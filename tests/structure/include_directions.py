@@ -8,21 +8,22 @@ import sys
 # folder -> folders whose headers it may include (its own is always allowed). The longest matching prefix counts.
 MAY_INCLUDE = {
     "recording": [],
+    "memory": ["recording/layout.h"],
     "preload/base": [],
     "preload/unwind": ["preload/base", "preload/v8/js_frames.h", "recording/layout.h"],
     "preload/v8": ["preload/base", "preload/unwind", "preload/recorder", "recording/layout.h"],
-    "preload/recorder": ["preload/base", "preload/unwind", "preload/v8", "recording/layout.h"],
+    "preload/recorder": ["preload/base", "preload/unwind", "preload/v8", "memory", "recording/layout.h"],
     "preload/hooks": ["preload/base", "preload/unwind", "preload/v8", "preload/recorder", "recording/layout.h"],
     "tracer": ["recording"],
     "symbolizer": [],
-    "report": ["recording", "symbolizer"],
-    "cli": ["recording", "symbolizer", "report", "tracer"],
-    "tests": ["recording", "preload", "tracer", "symbolizer", "report", "cli"],
-    "bench": ["recording", "preload", "tracer", "symbolizer", "report", "cli", "tests/support"],
+    "report": ["recording", "symbolizer", "memory"],
+    "cli": ["recording", "symbolizer", "report", "tracer", "memory"],
+    "tests": ["recording", "memory", "preload", "tracer", "symbolizer", "report", "cli"],
+    "bench": ["recording", "memory", "preload", "tracer", "symbolizer", "report", "cli", "tests/support"],
     "examples": [],
 }
 # What a folder may take from outside the repository, beside the standard and system headers.
-NO_ABSEIL = ["preload"]
+NO_ABSEIL = ["preload", "memory"]
 LIBRARIES = {
     "absl/": ["recording", "tracer", "symbolizer", "report", "cli", "tests", "bench"],
     "capstone/": ["tracer", "symbolizer", "tests"],
@@ -61,7 +62,7 @@ def check_include(path, folder, quoted, name):
         if name.startswith(library) and not any(under(path, allowed) for allowed in folders):
             return f"{folder}/ may not use {name}"
     is_cpp = "." not in name and "/" not in name
-    if under(path, "preload") and is_cpp and name not in SHIM_CPP_HEADERS:
+    if any(under(path, shim) for shim in NO_ABSEIL) and is_cpp and name not in SHIM_CPP_HEADERS:
         return f"the shim may not use <{name}>"
     if path == "recording/layout.h" and name != "stdint.h":
         return f"recording/layout.h is freestanding and may not use <{name}>"

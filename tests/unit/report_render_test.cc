@@ -106,8 +106,25 @@ Report LeakReport() {
                    .stacks = 77,
                    .major_gcs = 14};
   report.kinds = {{Kind::kArrayBuffer, 1999 * 21001, 21001}, {Kind::kV8Heap, 9u << 20, 1}, {Kind::kAddon, 50021, 1}};
+  report.rss_bytes = 191'000'000;
+  report.memory.at = "end";
   report.memory.rss_bytes = 191'000'000;
-  report.memory.lines = {{"array-buffer", 1999 * 21001, std::nullopt, "outstanding"}};
+  report.memory.lines = {
+      {"malloc: free, but kept",
+       80'000'000,
+       80'000'000,
+       "main arena: 7,001 free runs, largest 48.0 KiB, 0 B at its end",
+       {{"main arena", 130'000'000, 80'000'000, "7,001 free runs, largest 48.0 KiB, 0 B at its end"}}},
+      {"program and files", 120'000'000, 55'000'000, "code and data, mapped files"},
+      {"array-buffer", 1999 * 21001, 1999 * 21001, ""},
+      {"JavaScript heap", 20'000'000, 12'000'000, "old_space 9.0 MiB"},
+      {"addon @scope/canvas@2.1.0", 50021, 50021, ""},
+      {"unexplained", 1'968'980, 1'968'980, ""},
+      {"reserved", 10ull << 30, 0, "address space, not memory"}};
+  report.memory.limit_bytes = 256u << 20;
+  report.memory.limit_used_bytes = 201'000'000;
+  report.memory.advice = {"76.3 MiB of 182.2 MiB is free memory that malloc keeps, no leak"};
+  report.other_memory = {{"peak", 9.25, 299'000'000, {{"array-buffer", 199'000'000, 199'000'000, ""}}}};
   report.timeline = {{1.5, 100, 50, 25, 1, {{Kind::kArrayBuffer, 50, 1}}}};
   report.groups = {StartupGroup(), LeakingGroup()};
   report.warnings = {"3 blocks (1.2 KiB) were not recorded: the recording reached its limit (--max-recording)"};

@@ -1,0 +1,148 @@
+#include "memory/malloc_heaps.h"
+
+namespace nodeleak::memory {
+namespace {
+
+// malloc/arena.c: HEAP_MAX_SIZE is twice DEFAULT_MMAP_THRESHOLD_MAX, and heaps are aligned to it.
+constexpr uint64_t kHeapBytes = 64ull << 20;
+constexpr uint64_t kMostCandidates = 65536;
+
+// malloc/arena.c, struct _heap_info; glibc 2.35 appends a page size.
+struct HeapInfo {
+  uint64_t arena, previous, size, protected_size;
+};
+
+// Where the first chunk may be: behind the heap's head (before and since glibc 2.35), and in an arena's first heap
+// behind struct malloc_state (before and since 2.27, each with both heads).
+constexpr uint32_t kAfterHead[] = {0x30, 0x20};
+constexpr uint32_t kAfterArena[] = {0x8d0, 0x8c0, 0x8b0, 0x8a0};
+constexpr uint32_t kAtStart[] = {0};
+
+// malloc/malloc.c, struct malloc_chunk: the size's low bits are flags, and a chunk is in use when the next one says so.
+constexpr uint64_t kPreviousInUse = 1, kMapped = 2, kFlags = 7;
+constexpr uint64_t kSmallestChunk = 32, kChunkAlignment = 16;
+
+uint64_t HeapOf(uint64_t address) { return address & ~(kHeapBytes - 1); }
+
+bool LooksLikeHeap(const System& system, uint64_t start, uint64_t readable_end, HeapInfo* info) {
+  if (!ReadMemory(system, start, info, sizeof *info)) return false;
+  if (info->size < kPage || info->size > kHeapBytes || info->size > info->protected_size ||
+      info->protected_size > kHeapBytes || info->protected_size % kPage != 0 || start + info->size > readable_end) {
+    return false;
+  }
+  HeapInfo first = *info;
+  const uint64_t first_heap = HeapOf(info->arena);
+  if (first_heap == 0 || (first_heap != start && !ReadMemory(system, first_heap, &first, sizeof first))) return false;
+  return first.arena == info->arena && info->arena - first_heap <= 0x40;
+}
+
+// Reads chunk sizes page by page: only pages with headers, which malloc has touched itself.
+class ChunkReader {
+ public:
+  ChunkReader(const System& system, void* page) : system_(system), page_(static_cast<char*>(page)) {}
+  bool SizeAt(uint64_t chunk, uint64_t* size) {
+    const uint64_t address = chunk + sizeof(uint64_t);  // behind prev_size
+    const uint64_t wanted = address & ~(kPage - 1);
+    if (wanted != held_) {
+      held_ = 0;
+      if (!ReadMemory(system_, wanted, page_, kPage)) return false;
+      held_ = wanted;
+    }
+    memcpy(size, page_ + (address - wanted), sizeof *size);
+    return true;
+  }
+
+ private:
+  const System& system_;
+  char* page_;
+  uint64_t held_ = 0;
+};
+
+class Walker {
+ public:
+  Walker(const MallocHeap& heap, ChunkReader* reader, uint64_t* budget)
+      : heap_(heap), reader_(reader), budget_(budget) {}
+
+  HeapWalk From(uint64_t chunk) {
+    HeapWalk walk = {};
+    uint64_t size = 0;
+    if (!Read(chunk, &size)) return walk;
+    for (; *budget_ > 0; --*budget_) {
+      const uint64_t bytes = size & ~kFlags;
+      const uint64_t next = chunk + bytes;
+      if (IsFencepost(chunk, bytes)) return Finished(walk, 0);
+      if (bytes < kSmallestChunk || bytes % kChunkAlignment != 0 || next > heap_.end || (size & kMapped) != 0) break;
+      if (next == heap_.end) return Finished(walk, bytes);
+      uint64_t next_size = 0;
+      if (!Read(next, &next_size)) break;
+      if ((next_size & kPreviousInUse) != 0) {
+        walk.in_use_bytes += bytes;
+      } else {
+        walk.free_bytes += bytes;
+        ++walk.free_chunks;
+        if (bytes > walk.largest_free) walk.largest_free = bytes;
+      }
+      chunk = next;
+      size = next_size;
+    }
+    walk.complete = false;
+    return walk;
+  }
+
+ private:
+  bool Read(uint64_t chunk, uint64_t* size) {
+    return chunk + 2 * sizeof(uint64_t) <= heap_.end && reader_->SizeAt(chunk, size);
+  }
+  // sysmalloc closes a heap that is full, or a break that somebody else moved, with two chunks too small to be real.
+  bool IsFencepost(uint64_t chunk, uint64_t bytes) const {
+    return bytes < kSmallestChunk && heap_.end - chunk <= 4 * kChunkAlignment;
+  }
+  static HeapWalk Finished(HeapWalk walk, uint64_t top) {
+    walk.complete = true;
+    walk.top_bytes = top;
+    return walk;
+  }
+
+  const MallocHeap& heap_;
+  ChunkReader* const reader_;
+  uint64_t* const budget_;
+};
+
+template <size_t N>
+HeapWalk WalkFromOneOf(const uint32_t (&offsets)[N], const MallocHeap& heap, ChunkReader* reader, uint64_t* budget) {
+  HeapWalk walk = {};
+  for (const uint32_t offset : offsets) {
+    walk = Walker(heap, reader, budget).From(heap.start + offset);
+    if (walk.complete) break;
+  }
+  return walk;
+}
+
+}  // namespace
+
+bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps) {
+  uint64_t candidates = 0;
+  for (const Area& area : areas) {
+    if (area.kind == AreaKind::kBreak && !heaps->Append({area.start, area.end, 0, true})) return false;
+    if (area.kind != AreaKind::kAnonymous || area.resident == 0 || area.writable == 0) continue;
+    for (uint64_t at = HeapOf(area.start + kHeapBytes - 1); at < area.end; at += kHeapBytes) {
+      HeapInfo info;
+      if (++candidates > kMostCandidates || !LooksLikeHeap(system, at, area.end, &info)) continue;
+      if (!heaps->Append({at, at + info.size, info.arena, HeapOf(info.arena) == at})) return false;
+    }
+  }
+  return true;
+}
+
+HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget) {
+  void* page = system.map(kPage);
+  if (page == nullptr) return {};
+  ChunkReader reader(system, page);
+  const HeapWalk walk = heap.arena == 0 ? WalkFromOneOf(kAtStart, heap, &reader, budget)
+                        : heap.is_first ? WalkFromOneOf(kAfterArena, heap, &reader, budget)
+                                        : WalkFromOneOf(kAfterHead, heap, &reader, budget);
+  system.unmap(page, kPage);
+  return walk;
+}
+
+}  // namespace nodeleak::memory

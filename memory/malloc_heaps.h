@@ -1,0 +1,28 @@
+// Both worlds. The heaps of glibc's malloc, found and read from outside of it: no lock is taken and nothing is called,
+// so a thread that sits in malloc (or died there) cannot hold us up. What is read may change meanwhile: every step is
+// checked, and a walk that does not come out at the end of the heap counts as not made.
+#pragma once
+
+#include <stdint.h>
+
+#include "memory/areas.h"
+
+namespace nodeleak::memory {
+
+struct MallocHeap {
+  uint64_t start, end;
+  uint64_t arena;  // address of the arena's struct; 0: the main arena
+  bool is_first;   // holds the arena's struct itself
+};
+
+// The program break, and every heap of a thread arena: they begin at multiples of 64 MiB.
+bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps);
+
+struct HeapWalk {
+  bool complete;
+  uint64_t free_bytes, free_chunks, largest_free, top_bytes, in_use_bytes;
+};
+// `budget`: chunks that may be looked at; what was used is taken off.
+HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget);
+
+}  // namespace nodeleak::memory

@@ -6,7 +6,7 @@
 //
 //   file offset 0        Header (two pages), then the fixed areas that Header names, then extents in the order they
 //   were needed a Table              entries 0..count-1 of one type, in extents that double in size (see Table) blocks
-//   kShardCount open-addressing hash tables, each one extent that is replaced when it doubles
+//   kShardCount open-addressing hash tables, each one extent that is replaced when it grows
 //
 // All integers are little endian. Times are nanoseconds of CLOCK_MONOTONIC since Header::start_monotonic_ns, unless a
 // name says ticks.
@@ -235,13 +235,13 @@ inline constexpr uint32_t BlockBirthGc(const Block& block) {
   return static_cast<uint32_t>(block.size_and_gc >> kBlockSizeBits);
 }
 
-// A shard is linear probing over a power of two of Blocks. `sequence` is its lock and its version: odd while a thread
+// A shard is linear probing over its Blocks. `sequence` is its lock and its version: odd while a thread
 // changes it.
 inline constexpr uint32_t kShardCount = 256;
 struct alignas(64) Shard {
   uint32_t sequence;
-  uint32_t capacity;  // entries, power of two
-  uint64_t offset;    // file offset of the entries; changes when the shard doubles
+  uint32_t capacity;  // entries
+  uint64_t offset;    // file offset of the entries; changes when the shard grows
   uint32_t count;     // live entries
   uint32_t reserved0;
   uint64_t live_bytes;

@@ -198,8 +198,7 @@ bool RawReader::ReadShardOnce(uint32_t index, bool even_if_odd, ShardCopy* copy)
   const bool odd = shard.sequence % 2 != 0;
   if (odd && !even_if_odd) return false;
   if (shard.capacity != 0) {
-    const bool power_of_two = (shard.capacity & (shard.capacity - 1)) == 0;
-    copy->unreadable = !power_of_two || shard.offset < sizeof(Header);
+    copy->unreadable = shard.offset < sizeof(Header);
     if (!copy->unreadable) {
       const uint64_t in_file = std::min<uint64_t>(shard.capacity, BytesAfter(shard.offset) / sizeof(Block));
       const uint64_t allowed = TakeBudget(in_file * sizeof(Block)) / sizeof(Block);

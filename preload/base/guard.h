@@ -14,6 +14,8 @@ struct ThreadState;  // recorder/thread_state.h: mapped memory, made at a thread
 struct ThreadLocals {
   uint32_t depth;  // hooks entered on this thread
   uint32_t isolate_generation;
+  uint32_t gc_epoch;  // counts up when a collection of this thread's isolate begins or ends, and with its isolate
+  bool watches_gc;    // gc_epoch tells of all collections, and none is under way
   ThreadState* state;
 };
 extern __thread ThreadLocals t_locals __attribute__((tls_model("initial-exec"), visibility("hidden")));

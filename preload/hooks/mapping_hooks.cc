@@ -12,6 +12,7 @@
 #include "preload/hooks/start.h"
 #include "preload/recorder/recorder.h"
 #include "preload/unwind/modules.h"
+#include "preload/unwind/stack_walk.h"
 #include "preload/v8/js_frames.h"
 
 using namespace nodeleak::preload;
@@ -23,7 +24,7 @@ bool Watching() { return IsRecording() && t_locals.depth == 0; }
 uint64_t Number(const void* address) { return reinterpret_cast<uint64_t>(address); }
 
 void TellV8(uint64_t start, uint64_t bytes, bool unreadable, bool executable) {
-  if (HasV8()) v8::MemoryChanged(start, bytes, unreadable, executable);
+  if (HasV8() && v8::MemoryChanged(start, bytes, unreadable, executable)) ForgetUnwindRules();
 }
 
 template <typename Call>

@@ -6,16 +6,30 @@ namespace {
 using recording::Block;
 using recording::Shard;
 
-// One multiplication serves both: the top bits choose the shard, the next ones the slot.
+// One multiplication serves both: the top bits choose the shard, the next 32 the slot, scaled to any capacity.
 uint64_t Hash(uint64_t address) { return (address >> 4) * 0x9e3779b97f4a7c15ull; }
 uint32_t ShardOf(uint64_t hash) { return static_cast<uint32_t>(hash >> 56); }
-uint32_t SlotOf(uint64_t hash, uint32_t capacity) { return static_cast<uint32_t>(hash >> 24) & (capacity - 1); }
+uint32_t SlotOf(uint64_t hash, uint32_t capacity) {
+  return static_cast<uint32_t>(static_cast<uint64_t>(static_cast<uint32_t>(hash >> 24)) * capacity >> 32);
+}
 static_assert(recording::kShardCount == 256);
+
+uint32_t Next(uint32_t slot, uint32_t capacity) { return slot + 1 == capacity ? 0 : slot + 1; }
+uint32_t Distance(uint32_t from, uint32_t to, uint32_t capacity) {
+  return to >= from ? to - from : to + capacity - from;
+}
 
 void Place(Block* entries, uint32_t capacity, const Block& block) {
   uint32_t slot = SlotOf(Hash(block.address), capacity);
-  while (entries[slot].address != 0) slot = (slot + 1) & (capacity - 1);
+  while (entries[slot].address != 0) slot = Next(slot, capacity);
   entries[slot] = block;
+}
+
+// Half as much again, in whole pages: between 1/2 and 3/4 full, a live block takes 32 to 48 bytes.
+uint32_t GrownCapacity(uint32_t capacity) {
+  const uint64_t bytes = capacity * sizeof(Block) * 3 / 2;
+  const uint64_t pages = (bytes + recording::kPageBytes - 1) / recording::kPageBytes;
+  return static_cast<uint32_t>(pages * recording::kPageBytes / sizeof(Block));
 }
 
 }  // namespace
@@ -40,7 +54,7 @@ void BlockTable::Unlock(Shard& shard) {
 }
 
 bool BlockTable::Grow(Shard& shard) {
-  const uint32_t capacity = shard.capacity * 2;
+  const uint32_t capacity = GrownCapacity(shard.capacity);
   const uint64_t offset = file_->Allocate(capacity * sizeof(Block));
   if (offset == 0) return false;
   Block* to = reinterpret_cast<Block*>(file_->At(offset));
@@ -57,6 +71,14 @@ bool BlockTable::Grow(Shard& shard) {
   return true;
 }
 
+void BlockTable::Prefetch(uint64_t address) const {
+  const uint64_t hash = Hash(address);
+  const Shard& shard = file_->shards()[ShardOf(hash)];
+  const uint32_t slot = SlotOf(hash, __atomic_load_n(&shard.capacity, __ATOMIC_RELAXED));
+  const uint64_t entries = __atomic_load_n(&shard.offset, __ATOMIC_RELAXED);
+  __builtin_prefetch(file_->At(entries + slot * sizeof(Block)), 1);
+}
+
 BlockTable::InsertResult BlockTable::Insert(const Block& block, Block* old) {
   const uint64_t hash = Hash(block.address);
   Shard& shard = file_->shards()[ShardOf(hash)];
@@ -67,9 +89,9 @@ BlockTable::InsertResult BlockTable::Insert(const Block& block, Block* old) {
     result = InsertResult::kFull;
   } else {
     Block* entries = Entries(shard);
-    const uint32_t mask = shard.capacity - 1;
-    uint32_t slot = SlotOf(hash, shard.capacity);
-    while (entries[slot].address != 0 && entries[slot].address != block.address) slot = (slot + 1) & mask;
+    const uint32_t capacity = shard.capacity;
+    uint32_t slot = SlotOf(hash, capacity);
+    while (entries[slot].address != 0 && entries[slot].address != block.address) slot = Next(slot, capacity);
     if (entries[slot].address == block.address) {
       *old = entries[slot];
       shard.live_bytes -= recording::BlockSize(*old);
@@ -89,9 +111,9 @@ bool BlockTable::Remove(uint64_t address, Block* removed) {
   Shard& shard = file_->shards()[ShardOf(hash)];
   if (!Lock(shard)) return false;
   Block* entries = Entries(shard);
-  const uint32_t mask = shard.capacity - 1;
-  uint32_t slot = SlotOf(hash, shard.capacity);
-  while (entries[slot].address != 0 && entries[slot].address != address) slot = (slot + 1) & mask;
+  const uint32_t capacity = shard.capacity;
+  uint32_t slot = SlotOf(hash, capacity);
+  while (entries[slot].address != 0 && entries[slot].address != address) slot = Next(slot, capacity);
   const bool found = entries[slot].address != 0;
   if (found) {
     *removed = entries[slot];
@@ -99,9 +121,9 @@ bool BlockTable::Remove(uint64_t address, Block* removed) {
     shard.live_bytes -= recording::BlockSize(*removed);
     // Backward shift: pull up every later entry of the run that may stand here.
     uint32_t hole = slot;
-    for (uint32_t next = (slot + 1) & mask; entries[next].address != 0; next = (next + 1) & mask) {
-      const uint32_t home = SlotOf(Hash(entries[next].address), shard.capacity);
-      if (((next - home) & mask) >= ((next - hole) & mask)) {
+    for (uint32_t next = Next(slot, capacity); entries[next].address != 0; next = Next(next, capacity)) {
+      const uint32_t home = SlotOf(Hash(entries[next].address), capacity);
+      if (Distance(home, next, capacity) >= Distance(hole, next, capacity)) {
         entries[hole] = entries[next];
         hole = next;
       }

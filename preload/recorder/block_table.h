@@ -19,6 +19,8 @@ class BlockTable {
 
   void Attach(RecordingFile* file) { file_ = file; }
 
+  // Asks the processor for the lines that Insert of this address will touch: they arrive while the stack is walked.
+  void Prefetch(uint64_t address) const;
   // kReplaced: a block at that address was never seen to be freed; *old is that block.
   InsertResult Insert(const recording::Block& block, recording::Block* old);
   // False when the address is not known (normal) or the lock was not to be had.

@@ -67,7 +67,7 @@ uint32_t TakeStack(uint64_t bytes) {
     bounds.high = FindStackEnd(here);  // on another stack: a fiber
   WalkStack(bounds, &state->stack);
   LossId lost = LossId::kCount;
-  const uint32_t stack = g_recorder.stacks.Find(state->stack, state->stack_thread, &lost);
+  const uint32_t stack = g_recorder.stacks.Find(&state->stack, state->stack_thread, &lost);
   if (lost != LossId::kCount) CountLoss(lost, bytes);
   return stack;
 }
@@ -88,6 +88,7 @@ void CountFree(uint32_t index, uint64_t bytes) {
 }  // namespace
 
 void Allocated(const void* address, size_t bytes) {
+  g_recorder.blocks.Prefetch(reinterpret_cast<uint64_t>(address));
   const uint32_t stack = TakeStack(bytes);
   Block block;
   block.address = reinterpret_cast<uint64_t>(address);
@@ -282,6 +283,7 @@ void Freeze(FreezeReason reason) {
   if (reason != FreezeReason::kAbort) TakePicture(recording::PictureMoment::kEnd);
   header->freeze_reason = static_cast<uint32_t>(reason);
   __atomic_store_n(&header->state, static_cast<uint32_t>(recording::ProcessState::kFrozen), __ATOMIC_RELEASE);
+  g_recorder.file.TrimReserve();
 }
 
 namespace {

@@ -152,7 +152,7 @@ bool RecordingFile::InitializeLayout() {
   const uint64_t shards_bytes = RoundToPage(kShardCount * sizeof(Shard));
   const uint64_t blocks_bytes = RoundToPage(kShardCount * kFirstShardEntries * sizeof(Block));
   const uint64_t fixed = sizeof(Header) + shards_bytes + blocks_bytes;
-  if (fixed > max_bytes_ || !Extend(0, fixed)) return false;
+  if (fixed > max_bytes_ || !ReserveUpTo(fixed)) return false;
   end_ = fixed;
   Header* h = header();
   h->version = recording::kFormatVersion;
@@ -210,19 +210,40 @@ bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
   return true;
 }
 
+// Reserving is a system call of some microseconds: a piece ahead of what is needed, and where that cannot be had, just
+// what is needed.
+bool RecordingFile::ReserveUpTo(uint64_t end) {
+  if (end <= reserved_) return true;
+  if (end > max_bytes_) return false;
+  constexpr uint64_t kLeastAhead = 512 << 10, kMostAhead = 4 << 20;
+  uint64_t ahead = RoundToPage(end / 8);
+  ahead = ahead < kLeastAhead ? kLeastAhead : ahead > kMostAhead ? kMostAhead : ahead;
+  const uint64_t tries[] = {end + ahead < max_bytes_ ? end + ahead : max_bytes_, end};
+  for (const uint64_t wanted : tries) {
+    if (!Extend(reserved_, wanted - reserved_)) continue;
+    reserved_ = wanted;
+    return true;
+  }
+  return false;
+}
+
+uint64_t RecordingFile::TakeReleased(uint64_t bytes) {
+  for (uint32_t i = 0; i < free_count_; ++i) {
+    const FreeExtent extent = free_[i];
+    if (extent.bytes != bytes) continue;
+    if (extent.punched && !Extend(extent.offset, bytes)) return 0;
+    free_[i] = free_[--free_count_];
+    memset(At(extent.offset), 0, bytes);
+    return extent.offset;
+  }
+  return 0;
+}
+
 uint64_t RecordingFile::Allocate(uint64_t bytes) {
   bytes = RoundToPage(bytes);
   if (!lock_.TryLock()) return 0;
-  uint64_t offset = 0;
-  uint32_t reused = 0;
-  while (reused < free_count_ && free_[reused].bytes != bytes) ++reused;
-  if (reused < free_count_) {
-    if (Extend(free_[reused].offset, bytes)) {  // its blocks were given back to the disk
-      offset = free_[reused].offset;
-      free_[reused] = free_[--free_count_];
-      memset(At(offset), 0, bytes);
-    }
-  } else if (end_ + bytes <= max_bytes_ && Extend(end_, bytes)) {
+  uint64_t offset = TakeReleased(bytes);
+  if (offset == 0 && ReserveUpTo(end_ + bytes)) {
     offset = end_;
     end_ += bytes;
     __atomic_store_n(&header()->file_bytes, end_, __ATOMIC_RELEASE);
@@ -234,12 +255,26 @@ uint64_t RecordingFile::Allocate(uint64_t bytes) {
 void RecordingFile::Release(uint64_t offset, uint64_t bytes) {
   if ((offset & (kPageBytes - 1)) != 0 || bytes < kPageBytes) return;  // part of a page that others share
   bytes = RoundToPage(bytes);
-  if (const Open open(*this); open.file() >= 0) {
-    RawSyscall(SYS_fallocate, open.file(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<long>(offset),
-               static_cast<long>(bytes));
+  constexpr uint64_t kWorthPunching = 64 << 10;  // a system call, and the pages are faulted in again at reuse
+  const bool punch = bytes >= kWorthPunching;
+  if (punch) {
+    const Open open(*this);
+    if (open.file() >= 0) {
+      RawSyscall(SYS_fallocate, open.file(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<long>(offset),
+                 static_cast<long>(bytes));
+    }
   }
   if (!lock_.TryLock()) return;
-  if (free_count_ < kMaxFreeExtents) free_[free_count_++] = {offset, bytes};
+  if (free_count_ < kMaxFreeExtents) free_[free_count_++] = {offset, bytes, punch};
+  lock_.Unlock();
+}
+
+void RecordingFile::TrimReserve() {
+  if (!lock_.TryLock()) return;
+  const Open open(*this);
+  if (reserved_ > end_ && open.file() >= 0 && RawSyscall(SYS_ftruncate, open.file(), static_cast<long>(end_)) == 0) {
+    reserved_ = end_;
+  }
   lock_.Unlock();
 }
 

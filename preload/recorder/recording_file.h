@@ -28,8 +28,10 @@ class RecordingFile {
 
   // A zeroed extent, page aligned; 0 when the limit is reached or the disk is full. Any thread.
   uint64_t Allocate(uint64_t bytes);
-  // Gives an extent back for reuse; its disk blocks are freed at once where the file system can.
+  // Gives an extent back for reuse; the disk blocks of a large one are freed at once where the file system can.
   void Release(uint64_t offset, uint64_t bytes);
+  // Gives back what was reserved ahead; the file ends where its last extent ends. Any thread.
+  void TrimReserve();
 
   // In a forked child: the mapping and the descriptor are the parent's.
   void Abandon() { base_ = nullptr; }
@@ -52,17 +54,21 @@ class RecordingFile {
 
   bool IsOurs(long fd) const;
   bool Extend(uint64_t offset, uint64_t bytes);
+  bool ReserveUpTo(uint64_t end);
+  uint64_t TakeReleased(uint64_t bytes);
   bool InitializeLayout();
 
   struct FreeExtent {
     uint64_t offset;
     uint64_t bytes;
+    bool punched;  // its disk blocks were given back: to be reserved again
   };
   static constexpr uint32_t kMaxFreeExtents = 1024;
 
   char* base_ = nullptr;
   uint64_t max_bytes_ = 0;
   uint64_t end_ = 0;
+  uint64_t reserved_ = 0;  // the file is that long on disk; end_ or more
   bool in_memory_ = false;
   int fd_ = -1;            // -1: none is kept
   const char* path_ = "";  // of the file, for when the descriptor is gone

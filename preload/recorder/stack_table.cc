@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "preload/unwind/modules.h"
+#include "preload/v8/heap_reader.h"
 
 namespace nodeleak::preload {
 namespace {
@@ -16,10 +17,6 @@ using recording::MarkerId;
 using recording::Stack;
 using recording::StringRef;
 using recording::TableId;
-
-// One raw frame can be several (inlining), so a stack of kMaxDepth walked frames can be longer; what is above is cut
-// like a deep stack.
-constexpr uint32_t kScratchFrames = kMaxDepth * 2;
 
 uint64_t HashFrame(const Frame& frame) {
   const uint64_t head = static_cast<uint64_t>(frame.type) << 32 | frame.module_or_function;
@@ -62,8 +59,7 @@ bool StackTable::Attach(RecordingFile* file) {
   cache_ = static_cast<uint64_t*>(MapMemory(sizeof(uint64_t) << kCacheBits));
   frame_cache_ = static_cast<CachedFrames*>(MapMemory(sizeof(CachedFrames) << kFrameCacheBits));
   resolve_ = static_cast<v8::ResolveBuffer*>(MapMemory(sizeof(v8::ResolveBuffer)));
-  scratch_ = static_cast<uint32_t*>(MapMemory(kScratchFrames * sizeof(uint32_t)));
-  if (cache_ == nullptr || frame_cache_ == nullptr || resolve_ == nullptr || scratch_ == nullptr) return false;
+  if (cache_ == nullptr || frame_cache_ == nullptr || resolve_ == nullptr) return false;
   if (nodes_.Append({0, kNoIndex}) != 0) return false;  // the root
   for (uint32_t id = 0; id < static_cast<uint32_t>(MarkerId::kCount); ++id) {
     const uint32_t frame =
@@ -83,8 +79,8 @@ void StackTable::ForgetCached() {
   lock_.Unlock();
 }
 
-uint32_t StackTable::Find(const WalkedStack& walked, uint32_t thread, LossId* lost) {
-  const uint64_t hash = walked.hash ^ (static_cast<uint64_t>(thread) + 1) * 0xd6e8feb86659fd93ull;
+uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, LossId* lost) {
+  const uint64_t hash = walked->hash ^ (static_cast<uint64_t>(thread) + 1) * 0xd6e8feb86659fd93ull;
   uint64_t& slot = CacheSlot(hash);
   const uint64_t tag = hash >> kIndexBits << kIndexBits;
   const uint64_t cached = __atomic_load_n(&slot, __ATOMIC_RELAXED);
@@ -104,66 +100,75 @@ uint32_t StackTable::Find(const WalkedStack& walked, uint32_t thread, LossId* lo
   return stack;
 }
 
-uint32_t StackTable::Intern(const WalkedStack& walked, uint32_t thread) {
-  uint32_t depth = 0;
-  for (uint32_t i = 0; i < walked.depth; ++i) {
-    if (!ResolveFrame(walked.frames[i], scratch_, &depth, kScratchFrames)) return kNoIndex;
-  }
-  uint32_t node = 0;
-  for (uint32_t i = depth; i-- > 0;) {
-    node = InternNode(node, scratch_[i]);
-    if (node == kNoIndex) return kNoIndex;
+// From the outermost frame inwards, beginning where the last walk of the thread left off. What cannot be remembered
+// (an answer for now only) is asked again the next time, and all inside of it.
+uint32_t StackTable::Intern(WalkedStack* walked, uint32_t thread) {
+  v8::PageCopies copies;  // the frames of one stack share most of what they are resolved from
+  uint32_t known = walked->depth;
+  while (known > 0 && walked->frames[known - 1].node == kNoIndex) --known;
+  uint32_t node = known > 0 ? walked->frames[known - 1].node : 0;
+  uint32_t depth = known > 0 ? walked->frames[known - 1].shown_depth : 0;
+  bool cacheable = true;
+  for (uint32_t i = known; i < walked->depth; ++i) {
+    WalkedFrame& frame = walked->frames[i];
+    ShownFrames shown = {};
+    if (frame.type != WalkedType::kSkipped && !ResolveFrame(frame, &shown)) return kNoIndex;
+    for (uint32_t at = shown.count; at-- > 0; ++depth) {
+      node = InternNode(node, shown.frames[at]);
+      if (node == kNoIndex) return kNoIndex;
+    }
+    cacheable &= shown.cacheable;
+    if (!cacheable) continue;
+    frame.node = node;
+    frame.shown_depth = static_cast<uint16_t>(depth);
   }
   const uint32_t flags =
-      (walked.truncated ? recording::kStackTruncated : 0u) | (walked.incomplete ? recording::kStackIncomplete : 0u);
+      (walked->truncated ? recording::kStackTruncated : 0u) | (walked->incomplete ? recording::kStackIncomplete : 0u);
   return InternStack(node, thread, depth, flags);
 }
 
-bool StackTable::ResolveFrame(const WalkedFrame& walked, uint32_t* out, uint32_t* count, uint32_t capacity) {
+bool StackTable::ResolveFrame(const WalkedFrame& walked, ShownFrames* shown) {
   const uint64_t hash = HashPair(walked.key_a + static_cast<uint64_t>(walked.type), walked.key_b);
   CachedFrames& cached = frame_cache_[hash >> (64 - kFrameCacheBits)];
+  shown->cacheable = true;
   // A zeroed slot has key 0, which no frame has.
   if (cached.key_a == walked.key_a && cached.key_b == walked.key_b && cached.key_a != 0) {
-    for (uint32_t i = 0; i < cached.count && *count < capacity; ++i) out[(*count)++] = cached.frames[i];
+    shown->count = cached.count;
+    memcpy(shown->frames, cached.frames, cached.count * sizeof shown->frames[0]);
     return true;
   }
-  const uint32_t first = *count;
-  bool cacheable = true;
   if (walked.type == WalkedType::kV8) {
-    if (!ResolveV8(walked, out, count, capacity, &cacheable)) return false;
+    if (!ResolveV8(walked, shown)) return false;
   } else {
     const Frame frame = walked.type == WalkedType::kNative ? NativeFrame(walked.key_a)
                                                            : MarkerFrame(static_cast<MarkerId>(walked.key_a));
-    const uint32_t index = InternFrame(frame);
-    if (index == kNoIndex) return false;
-    cacheable = frame.type == static_cast<uint8_t>(FrameType::kNative);
-    if (*count < capacity) out[(*count)++] = index;
+    if (!Show(InternFrame(frame), shown)) return false;
+    shown->cacheable = frame.type == static_cast<uint8_t>(FrameType::kNative);
   }
-  const uint32_t got = *count - first;
-  if (cacheable && got <= kInlineFrames) {
+  if (shown->cacheable && shown->count <= kInlineFrames) {
     cached.key_a = walked.key_a;
     cached.key_b = walked.key_b;
-    cached.count = got;
-    memcpy(cached.frames, out + first, got * sizeof out[0]);
+    cached.count = shown->count;
+    memcpy(cached.frames, shown->frames, shown->count * sizeof shown->frames[0]);
   }
   return true;
 }
 
-bool StackTable::ResolveV8(const WalkedFrame& walked, uint32_t* out, uint32_t* count, uint32_t capacity,
-                           bool* cacheable) {
+bool StackTable::Show(uint32_t frame, ShownFrames* shown) {
+  if (frame == kNoIndex) return false;
+  shown->frames[shown->count++] = frame;
+  return true;
+}
+
+bool StackTable::ResolveV8(const WalkedFrame& walked, ShownFrames* shown) {
   resolve_->frame_count = 0;
   resolve_->text_bytes = 0;
-  if (!v8::ResolveV8Frame(walked, resolve_, cacheable)) {
-    *cacheable = false;
-    const uint32_t index = InternFrame(MarkerFrame(MarkerId::kJsFunctionUnknown));
-    if (index == kNoIndex) return false;
-    if (*count < capacity) out[(*count)++] = index;
-    return true;
+  if (!v8::ResolveV8Frame(walked, resolve_, &shown->cacheable)) {
+    shown->cacheable = false;
+    return Show(InternFrame(MarkerFrame(MarkerId::kJsFunctionUnknown)), shown);
   }
   for (uint32_t i = 0; i < resolve_->frame_count; ++i) {
-    const uint32_t index = InternResolved(resolve_->frames[i]);
-    if (index == kNoIndex) return false;
-    if (*count < capacity) out[(*count)++] = index;
+    if (!Show(InternResolved(resolve_->frames[i]), shown)) return false;
   }
   return true;
 }

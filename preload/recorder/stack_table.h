@@ -22,7 +22,8 @@ class StackTable {
 
   // The Stack of (walked, thread). 0 ("unknown") when the recording is full or the lock was not to be had; *lost tells
   // which. kCount: nothing lost.
-  uint32_t Find(const WalkedStack& walked, uint32_t thread, recording::LossId* lost);
+  // Leaves in `walked` what the next Find of the same thread can begin from.
+  uint32_t Find(WalkedStack* walked, uint32_t thread, recording::LossId* lost);
   // A stack of one marker, made at the start.
   uint32_t MarkerStack(recording::MarkerId marker) const { return marker_stacks_[static_cast<uint32_t>(marker)]; }
 
@@ -46,10 +47,18 @@ class StackTable {
   static constexpr uint32_t kEmptySlot = 0xffffffffu;
 
   uint64_t& CacheSlot(uint64_t hash) const { return cache_[hash & ((1u << kCacheBits) - 1)]; }
-  uint32_t Intern(const WalkedStack& walked, uint32_t thread);
-  // Appends the frames of one raw frame; false when the recording is full.
-  bool ResolveFrame(const WalkedFrame& walked, uint32_t* out, uint32_t* count, uint32_t capacity);
-  bool ResolveV8(const WalkedFrame& walked, uint32_t* out, uint32_t* count, uint32_t capacity, bool* cacheable);
+  // What one raw frame is to a person, innermost first.
+  struct ShownFrames {
+    uint32_t count;
+    bool cacheable;  // the same the next time
+    uint32_t frames[v8::kMaxResolvedFrames];
+  };
+
+  uint32_t Intern(WalkedStack* walked, uint32_t thread);
+  // False when the recording is full.
+  bool ResolveFrame(const WalkedFrame& walked, ShownFrames* shown);
+  bool ResolveV8(const WalkedFrame& walked, ShownFrames* shown);
+  bool Show(uint32_t frame, ShownFrames* shown);
   uint32_t InternResolved(const v8::ResolvedFrame& resolved);
   uint32_t InternFrame(const recording::Frame& frame);
   uint32_t InternFunction(const recording::JsFunction& function);
@@ -74,7 +83,6 @@ class StackTable {
   uint64_t* cache_ = nullptr;  // tag << kIndexBits | stack
   CachedFrames* frame_cache_ = nullptr;
   v8::ResolveBuffer* resolve_ = nullptr;
-  uint32_t* scratch_ = nullptr;  // frames of one stack, innermost first
   uint32_t marker_stacks_[static_cast<uint32_t>(recording::MarkerId::kCount)] = {};
 };
 

@@ -162,7 +162,7 @@ void Threads::Ending() {
   if (state == nullptr) return;
   if (state->thread != kNoIndex) threads_[state->thread].end_ns = Now();
   t_locals.state = nullptr;
-  if (!lock_.TryLock()) return;  // leaked: 24 KiB, once in a very long while
+  if (!lock_.TryLock()) return;  // leaked: some 200 KiB of address space, once in a very long while
   state->next_free = free_states_;
   free_states_ = state;
   lock_.Unlock();

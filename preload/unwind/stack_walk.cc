@@ -3,6 +3,7 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/unwind/modules.h"
 #include "preload/unwind/unwind_rules.h"
@@ -22,38 +23,46 @@ constexpr uint32_t kOutermostKept = kMaxDepth - kInnermostKept - 1;
 
 RuleCache g_rules;
 bool g_has_v8;
+uint32_t g_epoch;  // counts up when what a pc means may have changed
 
-WalkedFrame Marker(MarkerId id, uint64_t detail) {
-  return {static_cast<uint64_t>(id), detail, 0, 0, WalkedType::kMarker, 0};
+WalkedFrame Marker(MarkerId id) {
+  WalkedFrame frame = {};
+  frame.key_a = static_cast<uint64_t>(id);
+  frame.type = WalkedType::kMarker;
+  return frame;
 }
 
-// Collects frames: all of them up to kMaxDepth, else the innermost ones, a marker, and in a ring behind it the last
-// ones seen.
+constexpr uint64_t kHashSeed = 0x243f6a8885a308d3ull;
+
+// Outermost first, so that the hash of a remembered outer part is at hand.
+uint64_t HashOf(uint64_t outer, const WalkedFrame& frame) {
+  if (frame.type == WalkedType::kSkipped) return outer;
+  const uint64_t key = frame.key_a ^ (frame.key_b * 0xbf58476d1ce4e5b9ull >> 7);
+  const uint64_t hash = (outer ^ key) * 0x9e3779b97f4a7c15ull;
+  return hash ^ hash >> 32;
+}
+
+// Frames as they are met: all of them up to kMaxDepth, else the innermost ones, a marker, and in a ring behind it the
+// last ones seen.
 class FrameCollector {
  public:
-  explicit FrameCollector(WalkedStack* stack) : stack_(stack) {
-    stack->depth = 0;
-    stack->truncated = false;
-    stack->hash = 0x243f6a8885a308d3ull;
-  }
+  explicit FrameCollector(WalkedFrame* frames) : frames_(frames) {}
+  uint32_t count() const { return count_; }
+  bool truncated() const { return truncated_; }
 
   void Add(const WalkedFrame& frame) {
-    // Along the way: the multiplications overlap with the loads of the next frame.
-    uint64_t hash = (stack_->hash ^ frame.key_a) * 0x9e3779b97f4a7c15ull;
-    if (frame.key_b != 0) hash = (hash ^ hash >> 32 ^ frame.key_b) * 0xbf58476d1ce4e5b9ull;
-    stack_->hash = hash ^ hash >> 29;
-    if (__builtin_expect(stack_->depth < kMaxDepth, 1)) {
-      stack_->frames[stack_->depth++] = frame;
+    if (__builtin_expect(count_ < kMaxDepth, 1)) {
+      frames_[count_++] = frame;
       return;
     }
-    stack_->truncated = true;
-    stack_->frames[kInnermostKept + 1 + ring_] = frame;  // the oldest of the outer part
+    truncated_ = true;
+    frames_[kInnermostKept + 1 + ring_] = frame;  // the oldest of the outer part
     ring_ = (ring_ + 1) % kOutermostKept;
   }
   void Finish() {
-    if (!stack_->truncated) return;
-    stack_->frames[kInnermostKept] = Marker(MarkerId::kTruncated, 0);
-    Rotate(stack_->frames + kInnermostKept + 1, kOutermostKept, ring_);
+    if (!truncated_) return;
+    frames_[kInnermostKept] = Marker(MarkerId::kTruncated);
+    Rotate(frames_ + kInnermostKept + 1, kOutermostKept, ring_);
   }
 
  private:
@@ -71,35 +80,79 @@ class FrameCollector {
     Reverse(frames, count);
   }
 
-  WalkedStack* stack_;
+  WalkedFrame* frames_;
+  uint32_t count_ = 0;
   uint32_t ring_ = 0;
+  bool truncated_ = false;
+};
+
+// The last walk of this thread, met again from the inside.
+class RememberedFrames {
+ public:
+  RememberedFrames(const WalkedStack& stack, uint64_t stack_end) : stack_(stack) {
+    const bool valid = stack.stack_end == stack_end && stack.gc_epoch == t_locals.gc_epoch &&
+                       stack.walk_epoch == __atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE);
+    left_ = valid ? stack.remembered : 0;
+  }
+  uint32_t count() const { return left_; }
+
+  // True when all frames from here outwards are the remembered ones: then count() of them.
+  bool Meet(const WalkRegisters& registers) {
+    while (left_ > 0 && stack_.frames[left_ - 1].sp < registers.sp) --left_;
+    if (left_ == 0) return false;
+    const WalkedFrame& known = stack_.frames[left_ - 1];
+    if (known.sp != registers.sp || known.pc != registers.pc || known.fp != registers.fp) return false;
+    if (verified_) return true;
+    verified_ = true;
+    const uint32_t unchanged = CountUnchanged(known.slots_end);
+    if (unchanged == known.slots_end) return true;
+    while (left_ > 0 && stack_.frames[left_ - 1].slots_end > unchanged) --left_;
+    return false;
+  }
+
+ private:
+  // From the outermost slot inwards, up to the first that changed. The loads do not wait for each other, as a walk's
+  // do.
+  uint32_t CountUnchanged(uint32_t count) const {
+    const StackSlot* slots = stack_.slots;
+    uint32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      if ((slots[i].Changed() | slots[i + 1].Changed() | slots[i + 2].Changed() | slots[i + 3].Changed()) != 0) break;
+    }
+    while (i < count && slots[i].Changed() == 0) ++i;
+    return i;
+  }
+
+  const WalkedStack& stack_;
+  uint32_t left_;  // remembered frames not passed yet
+  bool verified_ = false;
 };
 
 uint64_t Load(uint64_t address) { return *reinterpret_cast<const uint64_t*>(address); }
 
 enum class NativeStep : uint8_t { kStepped, kEnd, kFailed };
 
-bool Advance(WalkRegisters* registers, const StackBounds& bounds, uint64_t cfa, uint64_t fp) {
+bool Advance(WalkRegisters* registers, const StackBounds& bounds, uint64_t cfa, uint64_t fp, SlotLog* log) {
   if (cfa <= registers->sp || (cfa & 7) != 0 || !bounds.Contains(cfa - 8, 8)) return false;
-  *registers = {Load(cfa - 8), cfa, fp};
+  *registers = {log->Read(cfa - 8), cfa, fp};
   return true;
 }
 
-NativeStep StepByRule(UnwindRule rule, WalkRegisters* registers, const StackBounds& bounds) {
+NativeStep StepByRule(UnwindRule rule, WalkRegisters* registers, const StackBounds& bounds, SlotLog* log) {
   const uint64_t cfa = (rule.from_rbp() ? registers->fp : registers->sp) + static_cast<uint64_t>(rule.cfa_offset());
   uint64_t fp = registers->fp;
   if (rule.rbp_slot() != 0) {
     const uint64_t slot = cfa + static_cast<uint64_t>(rule.rbp_slot());
     if ((slot & 7) != 0 || !bounds.Contains(slot, 8)) return NativeStep::kFailed;
-    fp = Load(slot);
+    fp = log->Read(slot);
   }
-  return Advance(registers, bounds, cfa, fp) ? NativeStep::kStepped : NativeStep::kFailed;
+  return Advance(registers, bounds, cfa, fp, log) ? NativeStep::kStepped : NativeStep::kFailed;
 }
 
-NativeStep StepByFramePointer(WalkRegisters* registers, const StackBounds& bounds) {
+NativeStep StepByFramePointer(WalkRegisters* registers, const StackBounds& bounds, SlotLog* log) {
   const uint64_t fp = registers->fp;
   if ((fp & 7) != 0 || fp < registers->sp || !bounds.Contains(fp, 16)) return NativeStep::kFailed;
-  return Advance(registers, bounds, fp + 16, Load(fp)) ? NativeStep::kStepped : NativeStep::kFailed;
+  return Advance(registers, bounds, fp + 16, log->Read(fp), log) ? NativeStep::kStepped : NativeStep::kFailed;
 }
 
 // The kernel pushed a ucontext_t right where sp points once the handler's return address is popped (Linux,
@@ -116,17 +169,19 @@ NativeStep StepSignalFrame(WalkRegisters* registers, StackBounds* bounds) {
   return NativeStep::kStepped;
 }
 
-NativeStep StepNative(UnwindRule rule, WalkRegisters* registers, StackBounds* bounds) {
+NativeStep StepNative(UnwindRule rule, WalkRegisters* registers, StackBounds* bounds, SlotLog* log) {
   switch (rule.kind()) {
     case RuleKind::kFrame:
-      return StepByRule(rule, registers, *bounds);
+      return StepByRule(rule, registers, *bounds, log);
     case RuleKind::kSignal:
+      log->NotRepeatable();
       return StepSignalFrame(registers, bounds);
     case RuleKind::kEnd:
       return NativeStep::kEnd;
     case RuleKind::kFramePointer:
-      return StepByFramePointer(registers, *bounds);
+      return StepByFramePointer(registers, *bounds, log);
     case RuleKind::kComplex: {
+      log->NotRepeatable();
       const uint64_t sp = registers->sp;
       if (!g_rules.StepForReal(registers) || registers->sp <= sp || !bounds->Contains(registers->sp, 8))
         return NativeStep::kFailed;
@@ -134,6 +189,7 @@ NativeStep StepNative(UnwindRule rule, WalkRegisters* registers, StackBounds* bo
     }
     case RuleKind::kNone:
     case RuleKind::kUnknownCode:
+    case RuleKind::kV8:
       break;
   }
   return NativeStep::kFailed;
@@ -164,17 +220,98 @@ UnwindRule RuleFor(uint64_t return_address) {
   return rule;
 }
 
-bool IsV8(uint64_t pc) {
-  if (!g_has_v8) return false;
-  return v8::IsV8Code(pc, FindModule(pc) != nullptr);
+// The rule of a pc not seen before.
+UnwindRule FindRule(uint64_t return_address) {
+  if (g_has_v8) {
+    const uint64_t pc = return_address - 1;
+    const v8::CodeKind code = v8::FindCode(pc, FindModule(pc) != nullptr);
+    if (code != v8::CodeKind::kNotV8) {
+      const UnwindRule rule = UnwindRule::V8(code == v8::CodeKind::kBuiltins);
+      g_rules.Remember(return_address, rule);
+      return rule;
+    }
+  }
+  return RuleFor(return_address);
 }
 
 // Our own frames keep rbp (-fno-omit-frame-pointer): out to the first caller.
 bool LeaveShim(WalkRegisters* registers, const StackBounds& bounds) {
   for (int frames = 0; frames < 16 && InShim(registers->pc); ++frames) {
-    if (StepByFramePointer(registers, bounds) != NativeStep::kStepped) return false;
+    const uint64_t fp = registers->fp;
+    if ((fp & 7) != 0 || fp < registers->sp || !bounds.Contains(fp, 16)) return false;
+    *registers = {Load(fp + 8), fp + 16, Load(fp)};
   }
   return true;
+}
+
+enum class Ending : uint8_t { kOutermost, kStopped, kRemembered };
+
+// From the first frame outside the shim outwards, into stack->inner.
+Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* remembered, FrameCollector* collector,
+                 SlotLog* log) {
+  for (uint32_t steps = 0; registers.pc != 0; ++steps) {
+    if (steps == kMaxFramesVisited) return Ending::kStopped;
+    if (remembered->Meet(registers) && collector->count() + remembered->count() <= kMaxDepth &&
+        !collector->truncated()) {
+      return Ending::kRemembered;
+    }
+    UnwindRule rule = g_rules.Find(registers.pc);
+    if (__builtin_expect(rule.kind() == RuleKind::kNone, 0)) rule = FindRule(registers.pc);
+    if (rule.kind() == RuleKind::kUnknownCode) {
+      collector->Add(Marker(MarkerId::kUnknownCode));
+      return Ending::kStopped;
+    }
+    WalkedFrame frame;
+    frame.pc = registers.pc;
+    frame.sp = registers.sp;
+    frame.fp = registers.fp;
+    NativeStep step = NativeStep::kStepped;
+    if (rule.kind() == RuleKind::kV8) {
+      const auto code = rule.in_builtins() ? v8::CodeKind::kBuiltins : v8::CodeKind::kJit;
+      if (v8::StepV8Frame(code, &registers, bounds, log, &frame) == v8::StepResult::kStop) step = NativeStep::kFailed;
+    } else {
+      frame.key_a = registers.pc;
+      frame.key_b = 0;
+      frame.type = WalkedType::kNative;
+      step = StepNative(rule, &registers, &bounds, log);
+    }
+    frame.repeatable = log->TakeRepeatable() && step != NativeStep::kFailed;
+    frame.slots_end = log->count();
+    collector->Add(frame);
+    if (step == NativeStep::kEnd) return Ending::kOutermost;
+    if (step == NativeStep::kFailed) {
+      if (frame.type != WalkedType::kMarker) collector->Add(Marker(MarkerId::kUnwindStopped));
+      return Ending::kStopped;
+    }
+  }
+  return Ending::kOutermost;
+}
+
+// Puts the frames of this walk inside of the first `outer` ones of the last.
+void Compose(uint32_t outer, const FrameCollector& collector, WalkedStack* stack) {
+  uint32_t depth = outer;
+  uint32_t slot = outer > 0 ? stack->frames[outer - 1].slots_end : 0;
+  uint64_t hash = outer > 0 ? stack->frames[outer - 1].hash : kHashSeed;
+  bool repeatable = !collector.truncated();
+  uint32_t remembered = outer;
+  for (uint32_t i = collector.count(); i-- > 0;) {
+    WalkedFrame& frame = stack->frames[depth++];
+    frame = stack->inner[i];
+    hash = HashOf(hash, frame);
+    frame.hash = hash;
+    frame.node = recording::kNoIndex;
+    if (!repeatable) continue;
+    const uint32_t first = i > 0 ? stack->inner[i - 1].slots_end : 0;
+    repeatable = frame.repeatable && slot + frame.slots_end - first <= kMaxSlots;
+    if (!repeatable) continue;
+    for (uint32_t from = first; from < frame.slots_end; ++from) stack->slots[slot++] = stack->inner_slots[from];
+    frame.slots_end = slot;
+    remembered = depth;
+  }
+  stack->depth = depth;
+  stack->hash = hash ^ (hash >> 29) * 0x94d049bb133111ebull;
+  stack->truncated = collector.truncated();
+  stack->remembered = remembered;
 }
 
 }  // namespace
@@ -185,39 +322,27 @@ bool StartStackWalk(bool has_v8) {
   return g_rules.Start();
 }
 
-void ForgetUnwindRules() { g_rules.Flush(); }
+void ForgetUnwindRules() {
+  g_rules.Flush();
+  __atomic_add_fetch(&g_epoch, 1u, __ATOMIC_RELEASE);
+}
 
 __attribute__((noinline)) void WalkStack(StackBounds bounds, WalkedStack* stack) {
-  stack->incomplete = true;
   const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
   bounds.low = here;
   WalkRegisters registers = {Load(here + 8), here + 16, Load(here)};
-  FrameCollector collector(stack);
-  bool alive = LeaveShim(&registers, bounds);
-  for (uint32_t steps = 0; alive && registers.pc != 0 && steps < kMaxFramesVisited; ++steps) {
-    UnwindRule rule = g_rules.Find(registers.pc);
-    if (rule.kind() == RuleKind::kNone) {
-      if (IsV8(registers.pc - 1)) {
-        WalkedFrame frame;
-        const v8::StepResult step = v8::StepV8Frame(&registers, bounds, &frame);
-        if (step != v8::StepResult::kSkip) collector.Add(frame);
-        alive = step != v8::StepResult::kStop;
-        continue;
-      }
-      rule = RuleFor(registers.pc);
-    }
-    if (rule.kind() == RuleKind::kUnknownCode) {
-      collector.Add(Marker(MarkerId::kUnknownCode, 0));
-      break;
-    }
-    collector.Add({registers.pc, 0, registers.pc, registers.fp, WalkedType::kNative, 0});
-    const NativeStep step = StepNative(rule, &registers, &bounds);
-    if (step == NativeStep::kEnd) stack->incomplete = false;
-    if (step == NativeStep::kFailed) collector.Add(Marker(MarkerId::kUnwindStopped, 0));
-    alive = step == NativeStep::kStepped;
-  }
-  if (registers.pc == 0) stack->incomplete = false;
+  const uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE);
+  RememberedFrames remembered(*stack, bounds.high);
+  FrameCollector collector(stack->inner);
+  SlotLog log(stack->inner_slots, kMaxSlots);
+  const Ending ending =
+      LeaveShim(&registers, bounds) ? WalkInner(registers, bounds, &remembered, &collector, &log) : Ending::kStopped;
   collector.Finish();
+  Compose(ending == Ending::kRemembered ? remembered.count() : 0, collector, stack);
+  if (ending != Ending::kRemembered) stack->incomplete = ending == Ending::kStopped;
+  stack->walk_epoch = epoch;
+  stack->gc_epoch = t_locals.gc_epoch;
+  stack->stack_end = bounds.high;
 }
 
 uint64_t FindStackEnd(uint64_t address) {

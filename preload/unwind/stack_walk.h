@@ -2,6 +2,10 @@
 //
 // One stack, both languages: native frames by unwind rules, V8's frames by V8's frame layout, down to _start or the
 // thread's start.
+//
+// A walk is a function of the registers it starts from and of the words of the stack that it reads. So the last walk
+// of a thread is remembered with those words, and the next one ends where it meets a remembered frame with the same
+// registers from which outwards every word is unchanged: the rest is the same (docs/decisions/0011).
 #pragma once
 
 #include <stdint.h>
@@ -10,29 +14,42 @@
 
 namespace nodeleak::preload {
 
-inline constexpr uint32_t kMaxDepth =
-    512;  // frames kept; a deeper stack is cut in the middle and a marker stands there
+// Frames kept; a deeper stack is cut in the middle and a marker stands there.
+inline constexpr uint32_t kMaxDepth = 512;
+inline constexpr uint32_t kMaxSlots = kMaxDepth * 4;
 
+// One thread's: zeroed memory at first, then both the last walk's outcome and the next one's memory.
 struct WalkedStack {
-  WalkedFrame frames[kMaxDepth];
+  WalkedFrame frames[kMaxDepth];  // outermost first
   uint32_t depth;
   bool truncated;
   bool incomplete;  // did not reach the outermost frame
   uint64_t hash;    // of the keys
+
+  // For the next walk: the first `remembered` frames may be met again, under the same epochs and stack.
+  uint32_t remembered;
+  uint32_t walk_epoch;
+  uint32_t gc_epoch;
+  uint64_t stack_end;
+  StackSlot slots[kMaxSlots];  // of frames, outermost first; slots_end of a frame is where the next one's begin
+
+  // Scratch of a walk: innermost first.
+  WalkedFrame inner[kMaxDepth];
+  StackSlot inner_slots[kMaxSlots];
 };
 
 // Once, when the shim starts. `has_v8` tells whether V8 code may be met.
 bool StartStackWalk(bool has_v8);
 
-// The calling thread's stack from the first frame outside the shim. `bounds->high` limits what is read; `bounds->low`
-// is set to here.
+// The calling thread's stack from the first frame outside the shim. `bounds.high` limits what is read; `bounds.low` is
+// set to here.
 void WalkStack(StackBounds bounds, WalkedStack* stack);
 
 // The end of the memory mapping around `address`: the limit for a thread whose stack is not known otherwise. Reads
 // /proc/self/maps.
 uint64_t FindStackEnd(uint64_t address);
 
-// After dlclose and when a module was found to be gone.
+// Code went away (dlclose, a worker's code range) or a module was found to be gone: what is known by pc is dropped.
 void ForgetUnwindRules();
 
 }  // namespace nodeleak::preload

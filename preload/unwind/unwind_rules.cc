@@ -190,7 +190,11 @@ bool RuleCache::Start() {
 
 UnwindRule RuleCache::Derive(uint64_t return_address) {
   const UnwindRule rule = DeriveRule(return_address);
-  if (rule.kind() == RuleKind::kUnknownCode) return rule;  // a module may turn up there
+  if (rule.kind() != RuleKind::kUnknownCode) Remember(return_address, rule);  // else a module may turn up there
+  return rule;
+}
+
+void RuleCache::Remember(uint64_t return_address, UnwindRule rule) {
   const uint64_t mixed = Mix(return_address);
   uint64_t* slot = Home(mixed);
   if (__atomic_load_n(slot, __ATOMIC_RELAXED) != 0) {
@@ -202,7 +206,6 @@ UnwindRule RuleCache::Derive(uint64_t return_address) {
     }  // none free: the one at home makes room
   }
   __atomic_store_n(slot, Tag(mixed) << UnwindRule::kBits | rule.bits(), __ATOMIC_RELAXED);
-  return rule;
 }
 
 void RuleCache::Flush() {

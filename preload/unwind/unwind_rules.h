@@ -20,6 +20,7 @@ enum class RuleKind : uint32_t {
   kFramePointer = 4,  // no unwind information: the rbp chain
   kComplex = 5,       // a rule of another form: libunwind steps with the real registers each time
   kUnknownCode = 6,   // in no module
+  kV8 = 7,            // V8's code: by V8's frame layout
 };
 
 // 63       30 29  27  26  25            12 11          0
@@ -32,6 +33,9 @@ class UnwindRule {
   constexpr UnwindRule() = default;
   constexpr explicit UnwindRule(uint32_t bits) : bits_(bits) {}
   static constexpr UnwindRule Of(RuleKind kind) { return UnwindRule(static_cast<uint32_t>(kind) << 27); }
+  static constexpr UnwindRule V8(bool in_builtins) {
+    return UnwindRule(static_cast<uint32_t>(RuleKind::kV8) << 27 | (in_builtins ? 1u : 0u));
+  }
   // False when the numbers do not fit or are no multiples of 8.
   static bool Encode(bool from_rbp, int64_t cfa_offset, int64_t rbp_slot, UnwindRule* rule);
 
@@ -39,6 +43,7 @@ class UnwindRule {
   bool from_rbp() const { return (bits_ >> 26 & 1) != 0; }
   int64_t cfa_offset() const { return static_cast<int64_t>(bits_ >> 12 & 0x3fff) * 8; }
   int64_t rbp_slot() const { return static_cast<int64_t>(static_cast<int32_t>(bits_ << 20) >> 20) * 8; }
+  bool in_builtins() const { return (bits_ & 1) != 0; }  // of kV8
   uint32_t bits() const { return bits_; }
 
  private:
@@ -60,6 +65,7 @@ class RuleCache {
   }
   // Asks libunwind (about 8 us) and remembers.
   UnwindRule Derive(uint64_t return_address);
+  void Remember(uint64_t return_address, UnwindRule rule);
   void Flush();  // a module was unloaded
 
   // kComplex: one step with the real registers. False: libunwind cannot either.

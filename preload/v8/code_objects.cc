@@ -164,6 +164,7 @@ void RememberPc(const CachedPc& filled) {
 }
 
 __attribute__((noinline)) bool FillPc(uint64_t pc, uint64_t function, CodeAtPc* found) {
+  PageCopies copies;
   CodeObject code;
   if (!FindCodeObject(pc, &code)) return false;
   CachedPc entry = {};

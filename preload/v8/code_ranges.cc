@@ -211,13 +211,13 @@ CodeKind FindCodeKind(uint64_t pc, bool in_elf_text) {
   return FindKnown(pc, &kind) ? kind : CodeKind::kNotV8;
 }
 
-void CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped) {
+bool CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped) {
   if (!unmapped) {
     // Pages of a known reservation turn executable all the time: nothing to learn.
     CodeKind kind;
-    if (FindKnown(start, &kind) && FindKnown(start + bytes - 1, &kind) && kind == CodeKind::kJit) return;
+    if (FindKnown(start, &kind) && FindKnown(start + bytes - 1, &kind) && kind == CodeKind::kJit) return false;
     __atomic_add_fetch(&g_changes, 1u, __ATOMIC_RELEASE);
-    return;
+    return false;
   }
   // A whole range is gone (a worker ended): what comes there next is something else.
   const RangeSet& set = g_sets[__atomic_load_n(&g_version, __ATOMIC_ACQUIRE) & 1];
@@ -225,8 +225,9 @@ void CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped) {
     if (start > set.ranges[i].start || start + bytes < set.ranges[i].end) continue;
     __atomic_add_fetch(&g_changes, 1u, __ATOMIC_RELEASE);
     Refresh();
-    return;
+    return true;
   }
+  return false;
 }
 
 }  // namespace nodeleak::preload::v8

@@ -6,15 +6,16 @@
 
 #include <stdint.h>
 
-namespace nodeleak::preload::v8 {
+#include "preload/v8/js_frames.h"
 
-enum class CodeKind : uint8_t { kNotV8 = 0, kBuiltins, kJit };
+namespace nodeleak::preload::v8 {
 
 // `pc` is a return address. In text of an ELF module only the builtins count.
 CodeKind FindCodeKind(uint64_t pc, bool in_elf_text);
 
-// Executable memory came or went: unknown pcs are looked up in /proc/self/maps again.
-void CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped);
+// Executable memory came or went: unknown pcs are looked up in /proc/self/maps again. True when code is gone that was
+// known: what FindCodeKind said of pcs in there no longer holds.
+bool CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped);
 
 // For tests: what /proc/self/maps says.
 struct ExecutableRange {

@@ -12,20 +12,10 @@
 namespace nodeleak::preload::v8 {
 namespace {
 
-// The first full collection leaves array buffers to a concurrent sweeper, the second one waits for it. A heap that
-// takes longer than this for one is not collected twice.
-constexpr uint64_t kSecondGcOnlyBelowNs = 2'000'000'000;
-
 bool g_gc_at_end;
 bool g_picture_begun;
 CodeRange g_cleanup_code;   // node::Environment::CleanupHandles
 uint64_t g_main_stack_end;  // one past the main thread's stack
-
-void CollectEverything(Isolate* isolate) {
-  uint64_t start = MonotonicNanoseconds();
-  symbols().low_memory_notification(isolate);
-  if (MonotonicNanoseconds() - start < kSecondGcOnlyBelowNs) symbols().low_memory_notification(isolate);
-}
 
 bool IsCleanupCode(uint64_t address) { return address >= g_cleanup_code.start && address < g_cleanup_code.end; }
 
@@ -72,8 +62,10 @@ bool TakeEndPicture(IsolateRecord* record, recording::FreezeReason reason, int s
   recording::GcAtEnd done = recording::GcAtEnd::kOff;
   if (g_gc_at_end) {
     done = HasFeature(Feature::kForcedGc) ? recording::GcAtEnd::kDone : recording::GcAtEnd::kNotReachable;
-    // No Guard: the garbage that goes away here is news for the block table.
-    if (done == recording::GcAtEnd::kDone) CollectEverything(record->isolate);
+    // At least two full collections, more while weak callbacks let go of more, and then the wait for the concurrent
+    // sweeper of array buffers (V8, Heap::CollectAllAvailableGarbage). No Guard: the garbage that goes away here is
+    // news for the block table.
+    if (done == recording::GcAtEnd::kDone) symbols().low_memory_notification(record->isolate);
   }
   ReadHeapStatistics(record);
   Guard guard;

@@ -91,8 +91,12 @@ struct PageCopy {
   uint8_t bytes[kPageBytes];
 };
 constexpr uint32_t kPageCopies = 32;
-PageCopy g_page_copies[kPageCopies];
-bool g_page_copies_taken;
+constexpr uint32_t kSets = 4;
+struct PageCopySet {
+  PageCopy pages[kPageCopies];
+  bool taken;
+};
+PageCopySet g_page_copies[kSets];
 __thread PageCopy* t_page_copies __attribute__((tls_model("initial-exec")));
 
 const PageCopy* CopyPage(uint64_t page) {
@@ -107,16 +111,20 @@ const PageCopy* CopyPage(uint64_t page) {
 }  // namespace
 
 PageCopies::PageCopies() {
-  mine_ = !__atomic_exchange_n(&g_page_copies_taken, true, __ATOMIC_ACQUIRE);
-  if (!mine_) return;
-  for (PageCopy& copy : g_page_copies) copy.page = 0;
-  t_page_copies = g_page_copies;
+  if (t_page_copies != nullptr) return;
+  for (PageCopySet& set : g_page_copies) {
+    if (__atomic_exchange_n(&set.taken, true, __ATOMIC_ACQUIRE)) continue;
+    for (PageCopy& copy : set.pages) copy.page = 0;
+    taken_ = &set.taken;
+    t_page_copies = set.pages;
+    return;
+  }
 }
 
 PageCopies::~PageCopies() {
-  if (!mine_) return;
+  if (taken_ == nullptr) return;
   t_page_copies = nullptr;
-  __atomic_store_n(&g_page_copies_taken, false, __ATOMIC_RELEASE);
+  __atomic_store_n(taken_, false, __ATOMIC_RELEASE);
 }
 
 bool ReadMemory(uint64_t address, void* out, uint64_t bytes) {

@@ -46,7 +46,8 @@ void ForgetReadable(uint64_t start, uint64_t bytes);
 
 // --- slow: through the kernel, so a wrong guess is never a fault
 // While one is open on a thread, its reads come from copies of whole pages, taken as they are first touched: resolving
-// a frame reads some hundred words of a dozen pages. One at a time in the process; a second one simply does nothing.
+// a frame reads some hundred words of a dozen pages. A second one on the same thread, and a fifth one in the process,
+// simply do nothing.
 class PageCopies {
  public:
   PageCopies();
@@ -55,7 +56,7 @@ class PageCopies {
   PageCopies& operator=(const PageCopies&) = delete;
 
  private:
-  bool mine_;
+  bool* taken_ = nullptr;
 };
 bool ReadMemory(uint64_t address, void* out, uint64_t bytes);
 

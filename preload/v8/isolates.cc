@@ -102,17 +102,27 @@ void FindEnvironment(IsolateRecord* record) {
   if (record->environment != nullptr) symbols().node_at_exit(record->environment, OnEnvironmentExit, record);
 }
 
+// What the last walk of this thread saw in the heap is no longer true, and nothing is while a collection runs.
+void HeapMoves(const IsolateRecord* record) {
+  ++t_locals.gc_epoch;
+  t_locals.watches_gc = record == t_record && record->watches_gc && record->gc_depth == 0;
+}
+
 // V8 runs this on the isolate's thread, with a handle scope of its own open around it: the environment can be found
 // here when we cannot open one.
 void GcBegins(Isolate* isolate, int, int, void* data) {
   auto* record = static_cast<IsolateRecord*>(data);
   record->gc_start_ns = MonotonicNanoseconds();
+  ++record->gc_depth;
+  HeapMoves(record);
   if (record->environment != nullptr || !CanFindEnvironment() || !RuntimeStarted()) return;
   if (symbols().in_context(isolate)) FindEnvironment(record);
 }
 
 void GcEnds(Isolate*, int type, int, void* data) {
   auto* record = static_cast<IsolateRecord*>(data);
+  if (record->gc_depth > 0) --record->gc_depth;
+  HeapMoves(record);
   if ((type & kGcTypeMarkCompact) != 0) __atomic_store_n(&record->major_gcs, record->major_gcs + 1, __ATOMIC_RELAXED);
   if (!RuntimeStarted() || !IsRecording() || record->index == recording::kNoIndex) return;
   uint64_t now = MonotonicNanoseconds();
@@ -146,6 +156,7 @@ void WatchCollections(IsolateRecord* record) {
   symbols().add_gc_prologue(record->isolate, GcBegins, record, kGcTypeAll);
   symbols().add_gc_epilogue(record->isolate, GcEnds, record, kGcTypeAll);
   record->watches_gc = true;
+  HeapMoves(record);
 }
 
 // Makes the record the calling thread's: what allocations and JavaScript frames are counted under.
@@ -153,6 +164,7 @@ void Enter(IsolateRecord* record) {
   t_record = record;
   t_major_gcs = record == nullptr ? nullptr : &record->major_gcs;
   SetCurrentIsolateGeneration(record == nullptr ? 0 : record->generation);
+  t_locals.watches_gc = record != nullptr && record->watches_gc && record->gc_depth == 0;
 }
 
 IsolateRecord* Register(Isolate* isolate) {
@@ -212,6 +224,7 @@ void Unregister(IsolateRecord* record) {
   if (record->watches_gc) {
     symbols().remove_gc_prologue(record->isolate, GcBegins, record);
     symbols().remove_gc_epilogue(record->isolate, GcEnds, record);
+    record->watches_gc = false;
   }
   if (record->index != recording::kNoIndex) {
     Guard guard;

@@ -18,6 +18,7 @@ struct IsolateRecord {
   uint32_t major_gcs;
   bool is_main;
   bool watches_gc;
+  uint32_t gc_depth;         // collections that have begun and not ended
   Environment* environment;  // nullptr: not known yet
   uint64_t gc_start_ns;
   uint64_t statistics_ns;  // when they were last read

@@ -37,8 +37,6 @@ StepResult Stop(recording::MarkerId marker, WalkedFrame* frame) {
   return StepResult::kStop;
 }
 
-uint64_t StackWord(uint64_t address) { return *reinterpret_cast<const uint64_t*>(address); }
-
 // A function by its place in its script: does not move with collections.
 struct FunctionKey {
   uint32_t script_id;
@@ -65,6 +63,11 @@ bool LoadFunctionKey(uint64_t function, FunctionKey* key) {
   return true;
 }
 
+// Function, code and script are where they are until the next collection.
+void NeedsQuietHeap(SlotLog* log) {
+  if (!t_locals.watches_gc) log->NotRepeatable();
+}
+
 void SetKey(WalkedFrame* frame, FrameKind kind, uint32_t low, uint64_t key_b) {
   frame->key_a = PackFirst(kind, CurrentGeneration(), low);
   frame->key_b = key_b;
@@ -72,7 +75,8 @@ void SetKey(WalkedFrame* frame, FrameKind kind, uint32_t low, uint64_t key_b) {
   frame->v8_kind = static_cast<uint8_t>(kind);
 }
 
-StepResult UnreadableFunction(WalkedFrame* frame) {
+StepResult UnreadableFunction(SlotLog* log, WalkedFrame* frame) {
+  log->NotRepeatable();
   frame->key_a = static_cast<uint64_t>(recording::MarkerId::kJsFunctionUnknown);
   frame->key_b = 0;
   frame->type = WalkedType::kMarker;
@@ -87,12 +91,13 @@ StepResult BuiltinKey(const FunctionKey& key, FrameKind kind, WalkedFrame* frame
 }
 
 // pc in the builtins: the interpreter, or a builtin that has a frame of its own.
-StepResult ReadBuiltinsFrame(WalkedFrame* frame) {
+StepResult ReadBuiltinsFrame(SlotLog* log, WalkedFrame* frame) {
   FunctionKey key;
-  if (!LoadFunctionKey(StackWord(frame->fp + Get(Field::kFrameFunction)), &key)) return UnreadableFunction(frame);
+  if (!LoadFunctionKey(log->Read(frame->fp + Get(Field::kFrameFunction)), &key)) return UnreadableFunction(log, frame);
+  NeedsQuietHeap(log);
   if (key.literal_id == kNoLiteral) return BuiltinKey(key, FrameKind::kBuiltin, frame);
-  uint64_t offset = StackWord(frame->fp + Get(Field::kFrameBytecodeOffset));
-  if (IsSmi(offset) && IsHeapObject(StackWord(frame->fp + Get(Field::kFrameBytecodeArray)))) {
+  uint64_t offset = log->Read(frame->fp + Get(Field::kFrameBytecodeOffset));
+  if (IsSmi(offset) && IsHeapObject(log->Read(frame->fp + Get(Field::kFrameBytecodeArray)))) {
     SetKey(frame, FrameKind::kInterpreted, key.script_id,
            PackPair(key.literal_id, static_cast<uint32_t>(SmiValue(offset))));
   } else {
@@ -102,8 +107,9 @@ StepResult ReadBuiltinsFrame(WalkedFrame* frame) {
 }
 
 // Slots alone do not tell the tier: optimized code entered by OSR keeps stale interpreter slots. The pc does.
-StepResult ReadJitFrame(WalkedFrame* frame) {
-  uint64_t function = StackWord(frame->fp + Get(Field::kFrameFunction));
+StepResult ReadJitFrame(SlotLog* log, WalkedFrame* frame) {
+  uint64_t function = log->Read(frame->fp + Get(Field::kFrameFunction));
+  NeedsQuietHeap(log);
   CodeAtPc code = {};
   bool known = g_features.optimized && FindCodeAtPc(frame->pc, function, &code);
   uint32_t offset = static_cast<uint32_t>(frame->pc - code.start);
@@ -112,8 +118,9 @@ StepResult ReadJitFrame(WalkedFrame* frame) {
            PackPair(static_cast<uint32_t>(code.identity >> 32), offset));
     return StepResult::kFrame;
   }
+  if (!known) log->NotRepeatable();  // the next time it may be
   FunctionKey key;
-  if (!LoadFunctionKey(function, &key)) return UnreadableFunction(frame);
+  if (!LoadFunctionKey(function, &key)) return UnreadableFunction(log, frame);
   if (key.literal_id == kNoLiteral) return StepResult::kSkip;
   bool baseline = known && code.tier == CodeTier::kBaseline;
   SetKey(frame, baseline ? FrameKind::kBaseline : FrameKind::kFunctionOnly, key.script_id,
@@ -122,7 +129,7 @@ StepResult ReadJitFrame(WalkedFrame* frame) {
 }
 
 // Frames without a context: their type is in its place. Nearly all are V8's own business.
-StepResult ReadTypedFrame(uint64_t marker, const StackBounds& bounds, WalkedFrame* frame) {
+StepResult ReadTypedFrame(uint64_t marker, const StackBounds& bounds, SlotLog* log, WalkedFrame* frame) {
   int32_t type = static_cast<int32_t>(marker >> 1);
   if (type == Get(Field::kTypeWasmFrame) && g_features.wasm) {
     SetKey(frame, FrameKind::kWasm, 0, frame->pc);
@@ -131,14 +138,16 @@ StepResult ReadTypedFrame(uint64_t marker, const StackBounds& bounds, WalkedFram
   FunctionKey key;
   if (type == Get(Field::kTypeJsContinuationFrame) || type == Get(Field::kTypeJsContinuationCatchFrame)) {
     // A deoptimization turned an inlined builtin (Array.map) into a frame; its function is where JS frames have it.
-    uint64_t function = StackWord(frame->fp + Get(Field::kFrameFunction));
+    NeedsQuietHeap(log);
+    uint64_t function = log->Read(frame->fp + Get(Field::kFrameFunction));
     if (!LoadFunctionKey(function, &key) || key.literal_id != kNoLiteral) return StepResult::kSkip;
     return BuiltinKey(key, FrameKind::kBuiltin, frame);
   }
   if (type != Get(Field::kTypeBuiltinExitFrame)) return StepResult::kSkip;
   constexpr uint64_t kTargetFunction = 24;  // above the return address: new.target is at 16
   if (!bounds.Contains(frame->fp + kTargetFunction, 8)) return StepResult::kSkip;
-  uint64_t target = StackWord(frame->fp + kTargetFunction);
+  NeedsQuietHeap(log);
+  uint64_t target = log->Read(frame->fp + kTargetFunction);
   if (!LoadFunctionKey(target, &key) || key.literal_id != kNoLiteral) return StepResult::kSkip;
   return BuiltinKey(key, FrameKind::kBuiltinExit, frame);
 }
@@ -161,9 +170,12 @@ bool Start() {
   return true;
 }
 
-bool IsV8Code(uint64_t pc, bool in_elf_text) { return g_started && FindCodeKind(pc, in_elf_text) != CodeKind::kNotV8; }
+CodeKind FindCode(uint64_t pc, bool in_elf_text) {
+  return g_started ? FindCodeKind(pc, in_elf_text) : CodeKind::kNotV8;
+}
 
-StepResult StepV8Frame(WalkRegisters* registers, const StackBounds& bounds, WalkedFrame* frame) {
+StepResult StepV8Frame(CodeKind code, WalkRegisters* registers, const StackBounds& bounds, SlotLog* log,
+                       WalkedFrame* frame) {
   const uint64_t fp = registers->fp;
   // Below rbp: context, function, argument count, bytecode array, offset. All V8 frames have at least the first word.
   constexpr uint64_t kBelow = 40;
@@ -173,29 +185,36 @@ StepResult StepV8Frame(WalkRegisters* registers, const StackBounds& bounds, Walk
     return Stop(recording::MarkerId::kJsUnreadable, frame);
   frame->pc = registers->pc;
   frame->fp = fp;
-  uint64_t caller_fp = StackWord(fp);
-  uint64_t marker = StackWord(fp + Get(Field::kFrameContext));
+  const uint64_t marker_at = fp + Get(Field::kFrameContext);
+  const uint64_t marker = *reinterpret_cast<const uint64_t*>(marker_at);
   StepResult result;
   if ((marker & 1) == 0) {
-    result = ReadTypedFrame(marker, bounds, frame);
-  } else if (FindCodeKind(frame->pc, false) == CodeKind::kBuiltins) {
-    result = ReadBuiltinsFrame(frame);
+    log->Keep(marker_at, marker, ~uint64_t{0});
+    result = ReadTypedFrame(marker, bounds, log, frame);
   } else {
-    result = ReadJitFrame(frame);
+    log->Keep(marker_at, marker, 1);  // a context: another one with each block of a function
+    result = code == CodeKind::kBuiltins ? ReadBuiltinsFrame(log, frame) : ReadJitFrame(log, frame);
+  }
+  if (result == StepResult::kSkip) {
+    frame->type = WalkedType::kSkipped;
+    frame->key_a = frame->key_b = 0;
   }
   // JSEntry frames are left the same way: they save rbp at [rbp] like any other, the C++ caller's pc above.
-  registers->pc = StackWord(fp + 8);
+  registers->pc = log->Read(fp + 8);
   registers->sp = fp + 16;
-  registers->fp = caller_fp;
+  registers->fp = log->Read(fp);
   return result;
 }
 
-void MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable) {
-  if (!g_started || bytes == 0) return;
+bool MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable) {
+  if (!g_started || bytes == 0) return false;
   if (unmapped_or_unreadable) ForgetReadable(start, bytes);
-  if (unmapped_or_unreadable || executable) CodeMemoryChanged(start, bytes, unmapped_or_unreadable);
+  return (unmapped_or_unreadable || executable) && CodeMemoryChanged(start, bytes, unmapped_or_unreadable);
 }
 
-void SetCurrentIsolateGeneration(uint32_t generation) { t_locals.isolate_generation = generation; }
+void SetCurrentIsolateGeneration(uint32_t generation) {
+  t_locals.isolate_generation = generation;
+  ++t_locals.gc_epoch;
+}
 
 }  // namespace nodeleak::preload::v8

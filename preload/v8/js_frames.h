@@ -16,19 +16,23 @@ namespace nodeleak::preload::v8 {
 // off.
 bool Start();
 
-// True when pc lies in V8's embedded builtins (in .text or one of its remapped copies) or in JIT memory. Cheap for pcs
-// seen before. `in_elf_text` says that the caller's module table knows pc as ordinary ELF code (saves the search;
-// builtins in .text still count).
-bool IsV8Code(uint64_t pc, bool in_elf_text);
+// Whether pc lies in V8's embedded builtins (in .text or one of its remapped copies) or in JIT memory. `in_elf_text`
+// says that the caller's module table knows pc as ordinary ELF code (saves the search; builtins in .text still count).
+// The answer holds until MemoryChanged says otherwise.
+enum class CodeKind : uint8_t { kNotV8 = 0, kBuiltins, kJit };
+CodeKind FindCode(uint64_t pc, bool in_elf_text);
 
-// Steps out of one V8 frame. On entry registers->pc is in V8 code and registers->fp is its rbp.
+// Steps out of one V8 frame. On entry registers->pc is in V8 code of that kind and registers->fp is its rbp. Reads the
+// stack through `log`, which is told when something else decided about the frame than the stack and what holds until
+// t_locals.gc_epoch changes.
 //   kFrame    *frame is filled in: a frame to keep
-//   kSkip     a V8-internal frame (stub, construct, internal): nothing to keep
+//   kSkip     a V8-internal frame (stub, construct, internal): nothing to keep, its type is kSkipped
 //   kStop     the chain is broken; *frame is a marker frame that says why
 // After kFrame and kSkip *registers is the caller. Through JSEntry frames it is the native caller (pc, sp, fp all
 // valid).
 enum class StepResult : uint8_t { kFrame, kSkip, kStop };
-StepResult StepV8Frame(WalkRegisters* registers, const StackBounds& bounds, WalkedFrame* frame);
+StepResult StepV8Frame(CodeKind code, WalkRegisters* registers, const StackBounds& bounds, SlotLog* log,
+                       WalkedFrame* frame);
 
 // What a V8 frame means to a person, innermost first. Strings are written into `text` (UTF-8) and named by offset and
 // length.
@@ -46,8 +50,9 @@ struct ResolvedFrame {
   uint32_t function_line, function_column;  // of the function's start; 0 unknown
   uint64_t value;                           // kWasm: offset in code; kMarker: MarkerId
 };
+inline constexpr uint32_t kMaxResolvedFrames = 40;
 struct ResolveBuffer {
-  ResolvedFrame frames[40];
+  ResolvedFrame frames[kMaxResolvedFrames];
   uint32_t frame_count;
   char text[64 * 1024];
   uint32_t text_bytes;
@@ -60,8 +65,8 @@ struct ResolveBuffer {
 bool ResolveV8Frame(const WalkedFrame& frame, ResolveBuffer* out, bool* cacheable);
 
 // Told by the mmap hooks, after the change: executable or unmapped memory invalidates what is cached about pcs and heap
-// chunks.
-void MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable);
+// chunks. True when the caller must call ForgetUnwindRules: FindCode's answers for pcs in there no longer hold.
+bool MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable);
 
 // Told by preload/v8/isolates when an isolate starts and ends on the calling thread. The generation is part of every
 // key: script ids are per isolate. 0 until the first call.

@@ -108,16 +108,19 @@ bool InElfText(uint64_t pc) {
 }
 
 bool WalkV8(WalkRegisters* registers, bool print, Output* out) {
-  while (v8::IsV8Code(registers->pc, InElfText(registers->pc))) {
+  for (;;) {
+    const v8::CodeKind code = v8::FindCode(registers->pc, InElfText(registers->pc));
+    if (code == v8::CodeKind::kNotV8) return true;
     WalkedFrame frame = {};
-    v8::StepResult result = v8::StepV8Frame(registers, ThreadStack(), &frame);
+    StackSlot slots[8];
+    SlotLog log(slots, 8);
+    v8::StepResult result = v8::StepV8Frame(code, registers, ThreadStack(), &log, &frame);
     if (result != v8::StepResult::kSkip) TakeV8Frame(frame, print, out);
     if (result == v8::StepResult::kStop) {
       ++g_counts[3];
       return false;
     }
   }
-  return true;
 }
 
 void Walk(size_t bytes, bool print) {
@@ -137,7 +140,7 @@ void Walk(size_t bytes, bool print) {
     unw_get_reg(&cursor, UNW_REG_SP, &sp);
     unw_get_reg(&cursor, UNW_X86_64_RBP, &fp);
     if (pc == 0) break;
-    if (v8::IsV8Code(pc, InElfText(pc))) {
+    if (v8::FindCode(pc, InElfText(pc)) != v8::CodeKind::kNotV8) {
       WalkRegisters registers = {pc, sp, fp};
       if (!WalkV8(&registers, print, out)) break;
       auto* saved = reinterpret_cast<ucontext_t*>(&context)->uc_mcontext.gregs;

@@ -68,7 +68,7 @@ __attribute__((noinline)) std::vector<uint64_t> WalkHere() {
   const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
   WalkStack({0, FindStackEnd(here)}, &g_walked);
   std::vector<uint64_t> pcs;
-  for (uint32_t i = 0; i < g_walked.depth; ++i) pcs.push_back(g_walked.frames[i].key_a);
+  for (uint32_t i = g_walked.depth; i-- > 0;) pcs.push_back(g_walked.frames[i].key_a);  // innermost first
   return pcs;
 }
 
@@ -80,8 +80,12 @@ void ExpectSameCallers(const std::vector<uint64_t>& walked, const std::vector<ui
       std::equal(truth.end() - static_cast<long>(at_least), truth.end(), walked.end() - static_cast<long>(at_least)));
 }
 
+void ExpectSameAsAFreshWalk();
+
 __attribute__((noinline)) void Recurse(int depth, std::vector<uint64_t>* walked, std::vector<uint64_t>* truth) {
-  if (depth == 0) {
+  if (depth == 0 && walked == nullptr) {
+    ExpectSameAsAFreshWalk();
+  } else if (depth == 0) {
     *walked = WalkHere();
     *truth = TruthHere();
   } else {
@@ -126,7 +130,7 @@ TEST(StackWalk, CutsADeepStackInTheMiddle) {
   EXPECT_TRUE(g_walked.truncated);
   EXPECT_FALSE(g_walked.incomplete);
   ASSERT_EQ(g_walked.depth, kMaxDepth);
-  const WalkedFrame& marker = g_walked.frames[kMaxDepth / 2];
+  const WalkedFrame& marker = g_walked.frames[kMaxDepth - 1 - kMaxDepth / 2];
   EXPECT_EQ(marker.type, WalkedType::kMarker);
   EXPECT_EQ(marker.key_a, static_cast<uint64_t>(::nodeleak::recording::MarkerId::kTruncated));
   ExpectSameCallers(walked, truth, 200);  // the outermost part is there, in order
@@ -142,6 +146,78 @@ TEST(StackWalk, SameStackSameHashOtherStackOtherHash) {
   EXPECT_EQ(hashes[0], hashes[1]);
   WalkHere();
   EXPECT_NE(hashes[0], g_walked.hash);
+}
+
+// Walks the same stack twice from the same call, once with what is remembered of all walks before and once without.
+WalkedStack g_remembering, g_fresh;
+int g_compared;
+
+__attribute__((noinline)) void WalkInTurn(WalkedStack* const* stacks) {
+  static const uint64_t end = FindStackEnd(reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
+  volatile int count = 2;  // one call, not the two of an unrolled loop
+  for (int i = 0; i < count; ++i) WalkStack({0, end}, stacks[i]);
+}
+
+__attribute__((noinline)) void ExpectSameAsAFreshWalk() {
+  WalkedStack* const both[] = {&g_remembering, &g_fresh};
+  g_fresh.remembered = 0;
+  WalkInTurn(both);
+  ++g_compared;
+  ASSERT_EQ(g_remembering.depth, g_fresh.depth);
+  EXPECT_EQ(g_remembering.hash, g_fresh.hash);
+  EXPECT_EQ(g_remembering.incomplete, g_fresh.incomplete);
+  EXPECT_EQ(g_remembering.truncated, g_fresh.truncated);
+  for (uint32_t i = 0; i < g_fresh.depth; ++i) ASSERT_EQ(g_remembering.frames[i].key_a, g_fresh.frames[i].key_a) << i;
+}
+
+// A tree of calls in which equal stack addresses are held by now one and now another function.
+void Climb(int depth, uint64_t* random);
+int CompareAndClimb(const void* a, const void*) {
+  auto* state = *static_cast<uint64_t* const*>(a);
+  if (*state % 3 == 0) Climb(static_cast<int>(*state % 7), state);
+  return 0;
+}
+__attribute__((noinline)) void ClimbPlain(int depth, uint64_t* random) {
+  Climb(depth, random);
+  asm volatile("");
+}
+__attribute__((noinline)) void ClimbWide(int depth, uint64_t* random) {
+  volatile char room[144] = {};
+  Climb(depth, random);
+  asm volatile("" ::"r"(room[7]));
+}
+__attribute__((noinline)) void ClimbThroughLibc(int depth, uint64_t* random) {
+  uint64_t* pair[] = {random, random};
+  if (depth % 2 == 0) qsort(pair, 2, sizeof pair[0], CompareAndClimb);
+  Climb(depth, random);
+  asm volatile("");
+}
+__attribute__((noinline)) void Climb(int depth, uint64_t* random) {
+  *random = *random * 6364136223846793005u + 1442695040888963407u;
+  ExpectSameAsAFreshWalk();
+  if (depth <= 0 || ::testing::Test::HasFatalFailure()) return;
+  void (*const next[])(int, uint64_t*) = {ClimbPlain, ClimbWide, ClimbThroughLibc};
+  for (uint32_t i = 0; i < 1 + (*random >> 40) % 3; ++i) next[(*random >> (33 + i)) % 3](depth - 1, random);
+  asm volatile("");
+}
+
+TEST(StackWalk, WhatIsRememberedIsWhatAFreshWalkFinds) {
+  ASSERT_TRUE(StartStackWalk(false));
+  uint64_t random = 20021;
+  for (int i = 0; i < 100; ++i) Climb(9, &random);
+  Recurse(600, nullptr, nullptr);  // deeper than what is kept
+  Climb(5, &random);
+  EXPECT_GT(g_compared, 1000);
+}
+
+TEST(StackWalk, RemembersNothingOfCodeThatWasUnloaded) {
+  ASSERT_TRUE(StartStackWalk(false));
+  ExpectSameAsAFreshWalk();
+  ASSERT_GT(g_remembering.remembered, 0u);
+  const uint32_t epoch = g_remembering.walk_epoch;
+  ForgetUnwindRules();
+  ExpectSameAsAFreshWalk();
+  EXPECT_NE(g_remembering.walk_epoch, epoch);
 }
 
 }  // namespace

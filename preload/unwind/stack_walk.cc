@@ -151,6 +151,8 @@ NativeStep StepByRule(UnwindRule rule, WalkRegisters* registers, const StackBoun
 
 NativeStep StepByFramePointer(WalkRegisters* registers, const StackBounds& bounds, SlotLog* log) {
   const uint64_t fp = registers->fp;
+  // The ABI's mark of the outermost frame; the loader's start has no unwind table.
+  if (fp == 0) return NativeStep::kEnd;
   if ((fp & 7) != 0 || fp < registers->sp || !bounds.Contains(fp, 16)) return NativeStep::kFailed;
   return Advance(registers, bounds, fp + 16, log->Read(fp), log) ? NativeStep::kStepped : NativeStep::kFailed;
 }
@@ -249,6 +251,8 @@ enum class Ending : uint8_t { kOutermost, kStopped, kRemembered };
 // From the first frame outside the shim outwards, into stack->inner.
 Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* remembered, FrameCollector* collector,
                  SlotLog* log) {
+  WalkRegisters v8_frame = {};  // the last one, before it was left
+  bool jumped_to = false;
   for (uint32_t steps = 0; registers.pc != 0; ++steps) {
     if (steps == kMaxFramesVisited) return Ending::kStopped;
     if (remembered->Meet(registers) && collector->count() + remembered->count() <= kMaxDepth &&
@@ -258,6 +262,14 @@ Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* 
     UnwindRule rule = g_rules.Find(registers.pc);
     if (__builtin_expect(rule.kind() == RuleKind::kNone, 0)) rule = FindRule(registers.pc);
     if (rule.kind() == RuleKind::kUnknownCode) {
+      // A builtin that goes on with a frame in another tier is jumped to, not called: above its saved rbp lies no
+      // return address. The frame that it works on is the next one.
+      if (v8_frame.pc != 0 && registers.fp > v8_frame.fp && !jumped_to) {
+        registers.pc = v8_frame.pc;
+        jumped_to = true;
+        log->NotRepeatable();
+        continue;
+      }
       collector->Add(Marker(MarkerId::kUnknownCode));
       return Ending::kStopped;
     }
@@ -267,6 +279,7 @@ Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* 
     frame.fp = registers.fp;
     NativeStep step = NativeStep::kStepped;
     if (rule.kind() == RuleKind::kV8) {
+      v8_frame = registers;
       const auto code = rule.in_builtins() ? v8::CodeKind::kBuiltins : v8::CodeKind::kJit;
       if (v8::StepV8Frame(code, &registers, bounds, log, &frame) == v8::StepResult::kStop) step = NativeStep::kFailed;
     } else {

@@ -50,19 +50,21 @@ CodeTier TierOf(int32_t kind) {
 
 bool ReadHeader(uint64_t header, uint64_t pc, CodeObject* code) {
   code->header = header;
+  code->start = header + Get(Field::kStreamHeaderBytes);
   if (Has(Field::kStreamCode)) {
     code->code = ReadWord(header + Get(Field::kStreamCode));
     if (!IsHeapObject(code->code)) return false;
     code->code = FollowForwarding(code->code);
-    code->start = ReadField(code->code, Field::kCodeStart);
+    // Any two words of machine code might look like a header; the Code knows better. In a collection that moved the
+    // instructions it may not yet have heard: return addresses are updated first.
+    if (ReadField(code->code, Field::kCodeStart) != code->start && !IsOfType(code->code, Field::kTypeCode))
+      return false;
   } else {
     code->code = header | 1;
-    code->start = header + Get(Field::kStreamHeaderBytes);
   }
   code->size = static_cast<uint32_t>(ReadInt(code->code - 1 + Get(Field::kCodeSize)));
   int32_t flags = ReadInt(code->code - 1 + Get(Field::kCodeFlags));
   code->tier = TierOf((flags & Get(Field::kCodeKindMask)) >> Get(Field::kCodeKindShift));
-  if (code->start != header + Get(Field::kStreamHeaderBytes)) return false;
   return pc > code->start && pc - code->start <= code->size && code->size <= kLargestCode * 16;
 }
 

@@ -27,10 +27,6 @@ bool DescribeFunction(uint64_t shared, FunctionInfo* info);
 // SharedFunctionInfo -> Script, through a DebugInfo where a debugger is attached. 0: none.
 uint64_t FindScript(uint64_t shared);
 
-// The value of an own data property "name" of a JSFunction that replaced the one V8 makes up; 0 when it is untouched.
-// V8 itself uses it in stack traces (JSFunction::GetDebugName).
-uint64_t FindOwnName(uint64_t function);
-
 // Builtins that V8 shows in stack traces carry the `native` flag.
 bool IsNative(const FunctionInfo& info);
 

@@ -5,6 +5,7 @@
 #include "preload/base/guard.h"
 #include "preload/recorder/recorder.h"
 #include "preload/v8/bytecode_sizes.h"
+#include "preload/v8/closure_names.h"
 #include "preload/v8/code_objects.h"
 #include "preload/v8/code_ranges.h"
 #include "preload/v8/frame_keys.h"
@@ -39,7 +40,7 @@ StepResult Stop(recording::MarkerId marker, WalkedFrame* frame) {
 
 // A function by its place in its script: does not move with collections.
 struct FunctionKey {
-  uint32_t script_id;
+  uint32_t script_id;  // mixed with ClosureBits
   uint32_t literal_id;
   uint64_t function_data;  // kNoLiteral: tells builtins apart
 };
@@ -59,7 +60,7 @@ bool LoadFunctionKey(uint64_t function, FunctionKey* key) {
   }
   if (!LoadWord(shared - 1 + Get(Field::kSharedScript), &script) || !IsHeapObject(script)) return false;
   if (!LoadWord(script - 1 + Get(Field::kScriptId), &word)) return false;
-  key->script_id = static_cast<uint32_t>(word >> 32);
+  key->script_id = static_cast<uint32_t>(word >> 32) ^ ClosureBits(function);
   return true;
 }
 
@@ -114,7 +115,7 @@ StepResult ReadJitFrame(SlotLog* log, WalkedFrame* frame) {
   bool known = g_features.optimized && FindCodeAtPc(frame->pc, function, &code);
   uint32_t offset = static_cast<uint32_t>(frame->pc - code.start);
   if (known && (code.tier == CodeTier::kMaglev || code.tier == CodeTier::kTurbofan)) {
-    SetKey(frame, FrameKind::kOptimized, static_cast<uint32_t>(code.identity),
+    SetKey(frame, FrameKind::kOptimized, static_cast<uint32_t>(code.identity) ^ ClosureBits(function),
            PackPair(static_cast<uint32_t>(code.identity >> 32), offset));
     return StepResult::kFrame;
   }

@@ -181,7 +181,7 @@ constexpr Row kRows[] = {
      kNoBase,
      0,
      SAME(80)},
-    {Field::kScriptFlags, "Script::flags", {}, kNoBase, 0, {104, 104, 104, 104, 104}},
+    {Field::kScriptSourceUrl, "Script::source_url", {}, kNoBase, 0, {104, 112, 112, 112, 112}},
     {Field::kScopeLocalCountIndex,
      "ScopeInfo: index of local count",
      {"scopeinfo_idx_ncontextlocals"},

@@ -50,7 +50,7 @@ enum class Field : uint8_t {
   kScriptEvalFromShared,
   kScriptEvalFromPosition,
   kScriptNativeModule,
-  kScriptFlags,
+  kScriptSourceUrl,
   // scope infos (indices of 8-byte slots after the map)
   kScopeLocalCountIndex,
   kScopeFirstVariableIndex,

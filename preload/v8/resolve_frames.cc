@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "preload/v8/bytecode_sizes.h"
+#include "preload/v8/closure_names.h"
 #include "preload/v8/code_objects.h"
 #include "preload/v8/deopt_frames.h"
 #include "preload/v8/frame_keys.h"
@@ -48,7 +49,9 @@ class Text {
   void TurnUrlIntoPath() {
     out_->text_bytes = start_ + static_cast<uint32_t>(UrlToPath(out_->text + start_, out_->text_bytes - start_));
   }
+  void Clear() { out_->text_bytes = start_; }
   bool empty() const { return out_->text_bytes == start_; }
+  const char* data() const { return out_->text + start_; }
   ResolvedString Done() const { return {start_, out_->text_bytes - start_}; }
 
  private:
@@ -82,13 +85,19 @@ struct Resolver {
 ResolvedString Resolver::ScriptFile(uint64_t script) {
   Text text(out);
   text.AddString(ReadField(script, Field::kScriptName));
+  // Code from eval has no name but may give itself one: //# sourceURL.
+  if (text.empty()) text.AddString(ReadField(script, Field::kScriptSourceUrl));
   text.TurnUrlIntoPath();
   return text.Done();
 }
 
 bool NameOf(const FunctionInfo& info, uint64_t own_name, Text* text, uint32_t* flags) {
   if (const char* fixed = FixedName(info)) text->Add(fixed);
-  if (text->empty() && own_name != 0) text->AddString(own_name);
+  if (text->empty() && own_name != 0) {
+    text->AddString(own_name);
+    if (text->empty()) return false;  // "" hides the declared name, as in V8
+    if (!IsWorthKeeping(text->data(), text->Done().length)) text->Clear();
+  }
   if (text->empty() && info.name != 0) text->AddString(info.name);
   if (!text->empty() || info.inferred_name == 0) return !text->empty();
   text->AddString(info.inferred_name);
@@ -189,9 +198,12 @@ int32_t BaselinePosition(const WalkedFrame& frame) {
   bytecode = FollowForwarding(bytecode);
   if (!FindBytes(ReadField(code.code, Field::kCodePositions), &address, &bytes)) return -1;
   int32_t index = FindBaselineBytecodeIndex(ByteStream(address, bytes), frame.pc - code.start);
-  int32_t offset = index >= 0 ? FindBytecodeOffset(bytecode, index) : -1;
+  // The prologue calls out for stack checks and to compile better code: there the function has just been entered.
+  constexpr int32_t kFunctionEntry = -1;
+  int32_t offset = index >= 0 ? FindBytecodeOffset(bytecode, index) : kFunctionEntry;
+  if (index == kUnknownBytecode || (index >= 0 && offset < 0)) return -1;
   SourcePosition position;
-  if (offset < 0 || !FindPositionInTable(ReadField(bytecode, Field::kBytecodePositions), offset, &position)) return -1;
+  if (!FindPositionInTable(ReadField(bytecode, Field::kBytecodePositions), offset, &position)) return -1;
   return position.offset();
 }
 

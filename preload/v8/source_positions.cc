@@ -55,8 +55,8 @@ bool FindPositionInTable(uint64_t array, int64_t code_offset, SourcePosition* po
 
 int32_t FindBaselineBytecodeIndex(ByteStream table, uint64_t pc_offset) {
   uint64_t delta, end;
-  if (!ReadUnsigned(&table, &end)) return -1;  // the prologue
-  int32_t index = -1;
+  if (!ReadUnsigned(&table, &end)) return kUnknownBytecode;  // the prologue
+  int32_t index = kPrologue;
   while (end < pc_offset && ReadUnsigned(&table, &delta)) {
     end += delta;
     ++index;

@@ -36,7 +36,8 @@ bool FindPosition(ByteStream table, PositionEncoding encoding, int64_t code_offs
 bool FindPositionInTable(uint64_t array, int64_t code_offset, SourcePosition* position);
 
 // Baseline code: a table of pc deltas, one entry for the prologue and then one per bytecode. Finds how many bytecodes
-// lie before `pc_offset`. -1: unknown.
+// lie before `pc_offset`, kPrologue or kUnknownBytecode.
+constexpr int32_t kPrologue = -1, kUnknownBytecode = -2;
 int32_t FindBaselineBytecodeIndex(ByteStream table, uint64_t pc_offset);
 
 }  // namespace nodeleak::preload::v8

@@ -2,7 +2,7 @@
 // that nobody watches), under the node that runs this file. Exit status 1 when too few of the frames are exact.
 //   compare.mjs --harness=FILE    what preload/v8 resolves, printed from inside node
 //   compare.mjs --nodeleak=FILE   what the tool reports: recorded by the real shim, read from the JSON report
-//   [--verbose=all] [--minimum=0.99]
+//   [--verbose=all] [--minimum=0.999]
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -76,6 +76,9 @@ function watchWithNodeleak(program, loops) {
     if (state !== 'full') console.log(`  capability ${name}: ${state} ${why}`);
   }
   for (const { liveBytes, liveBlocks, frames } of report.groups.flatMap((group) => group.stacks)) {
+    total.broken += frames.some((f) => f.type === 'marker' && !f.function.includes('left out')) ? liveBlocks : 0;
+    total.lineless += frames.some((f) => f.type === 'js' && f.module !== 'builtin' && !f.line) ? liveBlocks : 0;
+    total.blocks += liveBlocks;
     const id = liveBytes / liveBlocks - BASE;
     if (id > 0 && id < 1000) cases.set(id, [...cases.get(id) ?? [], frames.flatMap(reportedFrame)]);
   }
@@ -115,7 +118,7 @@ function align(truth, ours, same) {
 }
 
 const show = (f) => `${f.name || '(anonymous)'} ${f.file}:${f.line}:${f.column}${f.tier ? ` tier ${f.tier}` : ''}`;
-const total = { cases: 0, frames: 0, exact: 0, placed: 0, wrong: 0, without: 0, tiers: {} };
+const total = { cases: 0, frames: 0, exact: 0, wrong: 0, without: 0, tiers: {}, blocks: 0, broken: 0, lineless: 0 };
 
 // `stacks` is a list: some cases run twice, from different places, and a report has no order.
 function compareCase(id, expected, stacks) {
@@ -146,8 +149,9 @@ function compareCase(id, expected, stacks) {
 }
 
 const watch = options.nodeleak ? watchWithNodeleak : watchWithHarness;
-const runs = options.nodeleak ? [['mixed.cjs', 0], ['hot.cjs', 2500]]  // 20000 loops are 20 million allocations
-  : [['mixed.cjs', 0], ['hot.cjs', 60], ['hot.cjs', 600], ['hot.cjs', 20000]];
+const runs = options.nodeleak  // 20000 loops are 20 million allocations
+  ? [['mixed.cjs', 0], ['names.cjs', 1], ['names.cjs', 3000], ['hot.cjs', 150], ['hot.cjs', 2500]]
+  : [['mixed.cjs', 0], ['names.cjs', 1], ['hot.cjs', 60], ['hot.cjs', 600], ['hot.cjs', 20000]];
 for (const [program, loops] of runs) {
   const truthFile = path.join(work, 'truth');
   execute(commandOf(program), { TRUTH: truthFile, LOOPS: 1 });
@@ -161,4 +165,10 @@ for (const [program, loops] of runs) {
 const share = total.exact / total.frames;
 console.log(`total: ${total.exact}/${total.frames} = ${(100 * share).toFixed(2)} %, ${total.without} cases without event, ` +
   `tiers (unknown, interpreted, baseline, maglev, turbofan) ${[0, 1, 2, 3, 4].map((t) => total.tiers[t] ?? 0)}`);
-process.exit(share >= +(options.minimum ?? 0.99) && total.without <= 1 ? 0 : 1);
+// Of every block that the process had, not only of the cases': the whole stack, and a line for every JavaScript frame.
+// Excepted is the one function that V8 moves into another tier while it allocates a list of its own.
+if (options.nodeleak) {
+  console.log(`${total.broken} blocks with a broken stack, ${total.lineless} with an unknown line, of ${total.blocks}`);
+}
+const whole = total.broken === 0 && total.lineless <= 2 * runs.length;
+process.exit(share >= +(options.minimum ?? 0.999) && total.without <= 1 && whole ? 0 : 1);

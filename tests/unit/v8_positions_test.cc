@@ -79,7 +79,9 @@ TEST(SourcePosition, KeepsTheInlining) {
 TEST(BaselineTable, CountsBytecodesBeforeThePc) {
   std::vector<uint8_t> bytes;
   for (uint64_t delta : {40u, 13u, 300u, 7u}) AppendUnsigned(&bytes, delta);
-  EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 40), -1);  // the prologue
+  EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 20), kPrologue);
+  EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 40), kPrologue);
+  EXPECT_EQ(FindBaselineBytecodeIndex(Stream({}), 20), kUnknownBytecode);
   EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 53), 0);
   EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 54), 1);
   EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 360), 2);

@@ -11,7 +11,8 @@ Error.stackTraceLimit = 100;
 function capture(id, kind, top) {
   const prepare = Error.prepareStackTrace;
   Error.prepareStackTrace = (_, sites) => sites.map((site) => ({
-    name: site.getFunctionName(), file: site.getFileName(), line: site.getLineNumber(), column: site.getColumnNumber(),
+    name: site.getFunctionName(), file: site.getFileName() ?? site.getScriptNameOrSourceURL(),
+    line: site.getLineNumber(), column: site.getColumnNumber(),
     async: site.isAsync(), eval: site.isEval(), origin: site.getEvalOrigin(),
   }));
   const holder = {};

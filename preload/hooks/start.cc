@@ -99,14 +99,23 @@ void SayNotRecorded(const RecorderOptions& options, const char* why) {
   if (length > 0 && (is_root || !TellLauncher(options.index_path, text))) SayOnce(&said, text + 1);
 }
 
-// Another definition of malloc in front of the shim's: in the program itself, or earlier in LD_PRELOAD.
+// Another definition of malloc in front of the shim's, in the program itself or earlier in LD_PRELOAD, would take all
+// of the family. One that is ours is enough to know: an executable that takes a function's address has a symbol for
+// that function, too, which defines nothing.
+bool ServesMalloc() {
+  constexpr const char* kFamily[] = {"posix_memalign", "aligned_alloc", "calloc", "malloc"};
+  for (const char* function : kFamily)
+    if (InShim(reinterpret_cast<uint64_t>(dlsym(RTLD_DEFAULT, function)))) return true;
+  return false;
+}
+
 void NoteWhoServesMalloc() {
+  using recording::CapabilityId;
   using recording::CapabilityState;
-  const bool ours = InShim(reinterpret_cast<uint64_t>(dlsym(RTLD_DEFAULT, "malloc")));
-  SetCapability(recording::CapabilityId::kAllocations, ours ? CapabilityState::kFull : CapabilityState::kDegraded,
-                ours ? nullptr
-                     : "another allocator comes before the shim, in the program itself or in LD_PRELOAD, and its "
-                       "blocks are not seen");
+  if (ServesMalloc()) return SetCapability(CapabilityId::kAllocations, CapabilityState::kFull, nullptr);
+  SetCapability(CapabilityId::kAllocations, CapabilityState::kDegraded,
+                "another allocator comes before the shim, in the program itself or in LD_PRELOAD, and its blocks are "
+                "not seen");
 }
 
 // Or jemalloc's, mimalloc's: what we pass calls on to.

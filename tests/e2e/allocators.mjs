@@ -43,6 +43,8 @@ const keptBy = (what) => Object.fromEntries(Object.keys(KEPT).map((name) => {
   return [name, [groups.reduce((n, g) => n + g.liveBytes, 0), groups.reduce((n, g) => n + g.liveBlocks, 0)]];
 }));
 
+const allocationsOf = (what) => what.capabilities.find((c) => c.name === 'allocations');
+
 function checkWay(library, way) {
   const cxx = way(library, [CXX, 'quiet']);
   const native = recordIn(cxx.command, cxx.env);
@@ -53,6 +55,7 @@ function checkWay(library, way) {
   assert.deepStrictEqual([script.status, script.stdout], [0, 'ran\n'], script.stderr);
   assert.deepStrictEqual(outstanding(script.report, 'hold', 'array-buffer'), { bytes: 150063, blocks: 3 });
   assert(script.report.totals.liveBlocks > 2000, 'what node itself makes by operator new');
+  for (const { report: what } of [native, script]) assert.strictEqual(allocationsOf(what).state, 'full');
 }
 
 const claims = {};
@@ -67,6 +70,7 @@ await run({
     const { status, stdout, report: what } = recordIn([CXX]);
     assert.deepStrictEqual([status, keptBy(what)], [0, KEPT]);
     assert.strictEqual(stdout, execute([CXX]).stdout);
+    for (const each of [what, recordIn([NODE, program]).report]) assert.strictEqual(allocationsOf(each).state, 'full');
   },
 
   'memory that cannot be had'() {
@@ -85,7 +89,7 @@ await run({
     const first = compile(source, 'first', '-static');
     const { status, stdout, report: what } = recordIn(['env', first, `${library}:${SHIM}`, NODE, program]);
     assert.deepStrictEqual([status, stdout], [0, 'ran\n']);
-    const seen = what.capabilities.find((c) => c.name === 'allocations');
+    const seen = allocationsOf(what);
     assert.strictEqual(seen.state, 'degraded');
     assert.match(seen.why, /another allocator/);
   },

@@ -70,7 +70,8 @@ int RunCommand(const Invocation& invocation) {
 
   // Of a reader that went away, what it does not read is lost, and not the command's exit status.
   signal(SIGPIPE, SIG_IGN);
-  for (const std::string& complaint : ended->complaints) Say(complaint);
+  for (const std::string& complaint : ended->complaints)
+    if (!complaint.empty()) Say(complaint);
   std::vector<std::string> recordings = WithoutRepetitions(ended->recordings);
   ReportingOutcome outcome;
   bool left_for_later = settings.quiet && settings.reports.empty() && !settings.fail_on.has_value();

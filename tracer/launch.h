@@ -28,7 +28,7 @@ struct LaunchResult {
   int exit_code = 0;                    // when end_signal is 0
   int end_signal = 0;                   // the signal that ended the command
   std::vector<std::string> recordings;  // paths, in the order in which they were begun
-  std::vector<std::string> complaints;  // of processes that are not recorded: one sentence each, why
+  std::vector<std::string> complaints;  // why processes are not recorded: a sentence; empty: said already
 };
 
 absl::StatusOr<LaunchResult> Launch(const LaunchOptions& options);

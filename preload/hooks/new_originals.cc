@@ -8,7 +8,7 @@
 
 namespace nodeleak::preload {
 
-constinit NewOriginals g_new_originals;
+constinit NewOriginals g_new_originals = {};
 
 namespace {
 

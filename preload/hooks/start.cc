@@ -88,15 +88,20 @@ bool ShouldRecord(bool is_node, bool is_root, bool launcher, Children children) 
   return is_root && !launcher;
 }
 
-// A child's stderr may be read by its parent, so the launcher says it, at the end. For the command itself, which may
-// run long, it is said at once.
+// A child's stderr may be read by its parent, so the launcher says it, at the end. Of the command itself, which may run
+// long, it is said at once, and the launcher gets an empty sentence.
 void SayNotRecorded(const RecorderOptions& options, const char* why) {
   char text[640];
-  const bool is_root = (options.flags & recording::kIsRootCommand) != 0;
   const int length = snprintf(text, sizeof text, "!process %ld is not recorded: %.300s: %.200s", RawSyscall(SYS_getpid),
                               options.path_template, why);
+  if (length <= 0) return;
   static bool said;
-  if (length > 0 && (is_root || !TellLauncher(options.index_path, text))) SayOnce(&said, text + 1);
+  if ((options.flags & recording::kIsRootCommand) != 0) {
+    SayOnce(&said, text + 1);
+    TellLauncher(options.index_path, "!");
+  } else if (!TellLauncher(options.index_path, text)) {
+    SayOnce(&said, text + 1);
+  }
 }
 
 // Another definition of malloc in front of the shim's, in the program itself or earlier in LD_PRELOAD, would take all

@@ -45,7 +45,7 @@ const char* BaseName(const char* path) {
   return slash != nullptr ? slash + 1 : path;
 }
 
-// %p is the pid, %n the program's name. Without %p, the pid goes in before the extension for all but the command
+// %p is the pid, %n the program's name, %% a percent sign. Without %p, the pid goes in before the extension for all but the command
 // itself.
 bool ExpandPath(const RecorderOptions& options, const char* executable, char (&out)[kMaxPath]) {
   char pid[24];
@@ -63,6 +63,7 @@ bool ExpandPath(const RecorderOptions& options, const char* executable, char (&o
       ++p;
     } else {
       fits = Append(out, &length, p, 1);
+      if (p[0] == '%' && p[1] == '%') ++p;
     }
     if (!fits) return false;
   }

@@ -99,6 +99,7 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
     *why = Explain(fd);
     return false;
   }
+  RawSyscall(SYS_fchmod, fd, 0600);  // an umask may have taken more away
   path_ = path;
   struct stat status;
   RawSyscall(SYS_fstat, fd, reinterpret_cast<long>(&status));

@@ -3,7 +3,7 @@ import assert from 'node:assert';
 import child_process from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { NODE, execute, file, folder, newRecording, nodeleak, outstanding, record, report, run, skip } from './harness.mjs';
+import { NODE, NODELEAK, execute, file, folder, newRecording, nodeleak, outstanding, record, report, run, skip } from './harness.mjs';
 
 const program = file('app.js', 'const kept = globalThis.kept = [];\n' +
   'function hold() { for (let i = 0; i < 3; i++) kept.push(Buffer.allocUnsafeSlow(50021)); }\nhold();\n' +
@@ -103,6 +103,26 @@ await run({
     const { recording } = record([NODE, program]);
     assert.strictEqual(nodeleak(['--quiet', `--output=${recording}`, NODE, program]).status, 0);
     assert.deepStrictEqual(outstanding(report(recording), 'hold', 'array-buffer'), HELD);
+  },
+
+  'mode 0600 whatever the umask'() {
+    for (const umask of ['000', '077', '777']) {
+      const recording = newRecording();
+      const line = `umask ${umask}; exec "$@"`;
+      execute(['sh', '-c', line, 'sh', NODELEAK, '--quiet', `--output=${recording}`, NODE, '-e', '1']);
+      assert.strictEqual(fs.statSync(recording).mode & 0o777, 0o600, umask);
+    }
+  },
+
+  'names with percent signs'() {
+    const [output, json] = [path.join(folder, '50%%-%n.rec'), path.join(folder, '50%%-%n.json')];
+    assert.strictEqual(nodeleak(['--quiet', `--output=${output}`, `--report=${json}`, NODE, program]).status, 0);
+    for (const name of ['50%-node.rec', '50%-node.json']) assert(fs.existsSync(path.join(folder, name)), name);
+  },
+
+  'why nothing was recorded is said once'() {
+    const { stderr } = nodeleak([`--output=${folder}`, NODE, program]);
+    assert.match(stderr, /^nodeleak: process \d+ is not recorded: [^\n]+\n$/);
   },
 
   'a place that cannot be written to'() {

@@ -45,8 +45,8 @@ const char* BaseName(const char* path) {
   return slash != nullptr ? slash + 1 : path;
 }
 
-// %p is the pid, %n the program's name, %% a percent sign. Without %p, the pid goes in before the extension for all but the command
-// itself.
+// %p is the pid, %n the program's name, %% a percent sign. Without %p, the pid goes in before the extension for all but
+// the command itself.
 bool ExpandPath(const RecorderOptions& options, const char* executable, char (&out)[kMaxPath]) {
   char pid[24];
   const size_t pid_length = FormatNumber(static_cast<uint64_t>(RawSyscall(SYS_getpid)), pid);

@@ -63,8 +63,8 @@ uint32_t TakeStack(uint64_t bytes) {
   if (state == nullptr) return g_recorder.stacks.MarkerStack(MarkerId::kNotWalked);
   StackBounds bounds = state->bounds;
   const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
-  if (here < bounds.low - (64u << 20) || here >= bounds.high)
-    bounds.high = FindStackEnd(here);  // on another stack: a fiber
+  if (here < state->lowest || here >= bounds.high)  // on another stack: a fiber's, a signal handler's
+    bounds = {here, FindStackEnd(here), state->lowest, bounds.high};
   WalkStack(bounds, &state->stack);
   LossId lost = LossId::kCount;
   const uint32_t stack = g_recorder.stacks.Find(&state->stack, state->stack_thread, &lost);

@@ -101,7 +101,10 @@ ThreadState* Threads::TakeState(bool from_pthread_create) {
     lock_.Unlock();
   }
   if (state == nullptr) state = static_cast<ThreadState*>(MapMemory(sizeof(ThreadState)));
-  if (state != nullptr) state->bounds = OwnStackBounds(from_pthread_create);
+  if (state == nullptr) return nullptr;
+  state->bounds = OwnStackBounds(from_pthread_create);
+  constexpr uint64_t kMostGrowth = 64u << 20;
+  state->lowest = from_pthread_create ? state->bounds.low : state->bounds.low - kMostGrowth;
   return state;
 }
 

@@ -84,6 +84,11 @@ bool HasUnwindEntry(const ModuleInfo& module, uint64_t return_address) {
   return module.unwind_table == 0 || FunctionStart(module, return_address - 1) != 0;
 }
 
+bool IsPlantedStart(const ModuleInfo& module, uint64_t return_address) {
+  return module.unwind_table != 0 && FunctionStart(module, return_address) == return_address &&
+         FunctionStart(module, return_address - 1) == 0;
+}
+
 UnwindRule FramePointerRule(const ModuleInfo& module, uint64_t return_address) {
   if (module.unwind_table == 0 || TrustOf(module).disagreed) return UnwindRule();
   const uint64_t pc = return_address - 1;

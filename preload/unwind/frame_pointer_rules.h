@@ -19,6 +19,9 @@ UnwindRule FramePointerRule(const ModuleInfo& module, uint64_t return_address);
 // False when the module's unwind table has no entry for it: hand-written assembly, say.
 bool HasUnwindEntry(const ModuleInfo& module, uint64_t return_address);
 
+// True when it is the first byte of a function and no call can lie before it: makecontext() put it on a new stack.
+bool IsPlantedStart(const ModuleInfo& module, uint64_t return_address);
+
 // Whether libunwind should be asked as well this time, and what it said.
 bool ShouldCheckFramePointers(const ModuleInfo& module);
 void FramePointersChecked(const ModuleInfo& module, bool agreed);

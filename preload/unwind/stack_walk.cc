@@ -165,7 +165,10 @@ NativeStep StepSignalFrame(WalkRegisters* registers, StackBounds* bounds) {
   const greg_t* saved = context->uc_mcontext.gregs;
   WalkRegisters interrupted = {static_cast<uint64_t>(saved[REG_RIP]) + 1, static_cast<uint64_t>(saved[REG_RSP]),
                                static_cast<uint64_t>(saved[REG_RBP])};
-  if (!bounds->Contains(interrupted.sp, 8)) return NativeStep::kFailed;  // an alternate signal stack ends the walk
+  if (!bounds->Contains(interrupted.sp, 8)) {  // an alternate signal stack
+    if (interrupted.sp < bounds->own_low || interrupted.sp >= bounds->own_high) return NativeStep::kFailed;
+    bounds->high = bounds->own_high;
+  }
   *registers = interrupted;
   bounds->low = interrupted.sp;
   return NativeStep::kStepped;

@@ -159,6 +159,7 @@ UnwindRule DeriveRule(uint64_t return_address) {
   if (module == nullptr) return UnwindRule::Of(RuleKind::kUnknownCode);
   const UnwindRule guess = FramePointerRule(*module, return_address);
   if (guess.kind() != RuleKind::kNone && !ShouldCheckFramePointers(*module)) return guess;
+  if (IsPlantedStart(*module, return_address)) return UnwindRule::Of(RuleKind::kEnd);
   // libunwind guesses there; the rbp chain is the better guess.
   if (!HasUnwindEntry(*module, return_address)) return UnwindRule::Of(RuleKind::kFramePointer);
   const UnwindRule rule = DeriveByStepping(return_address);

@@ -43,6 +43,9 @@ struct WalkRegisters {
 struct StackBounds {
   uint64_t low;
   uint64_t high;
+  // On another stack than the thread's own: the own one, where a signal handler's walk goes on. 0: none.
+  uint64_t own_low;
+  uint64_t own_high;
   bool Contains(uint64_t address, uint64_t bytes) const {
     return address >= low && address <= high && high - address >= bytes;
   }

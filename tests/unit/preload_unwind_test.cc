@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <ucontext.h>
 
 #include <algorithm>
 #include <vector>
@@ -120,6 +122,58 @@ TEST(StackWalk, CrossesCodeWithoutFramePointers) {
   int numbers[] = {3, 1, 2};
   qsort(numbers, 3, sizeof numbers[0], Compare);
   EXPECT_FALSE(g_walked.incomplete);
+  ExpectSameCallers(walked, truth, truth.size() - 1);
+}
+
+constexpr size_t kOtherStackBytes = 256 * 1024;
+alignas(64) char g_other_stack[kOtherStackBytes];
+StackBounds g_own;  // the stack of the test
+
+__attribute__((noinline)) void WalkOnTheOtherStack() {
+  StackBounds bounds = {0, reinterpret_cast<uint64_t>(g_other_stack) + kOtherStackBytes};
+  bounds.own_low = g_own.low;
+  bounds.own_high = g_own.high;
+  WalkStack(bounds, &g_walked);
+}
+
+StackBounds OwnBounds() {
+  const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+  constexpr uint64_t kBelow = 1 << 20;
+  return {here - kBelow, FindStackEnd(here)};
+}
+
+TEST(StackWalk, EndsWhereAFiberBegan) {
+  ASSERT_TRUE(StartStackWalk(false));
+  g_own = OwnBounds();
+  ucontext_t fiber, back;
+  getcontext(&fiber);
+  fiber.uc_stack = {g_other_stack, 0, kOtherStackBytes};
+  fiber.uc_link = &back;
+  makecontext(&fiber, WalkOnTheOtherStack, 0);
+  swapcontext(&back, &fiber);
+  EXPECT_FALSE(g_walked.incomplete);
+  EXPECT_GE(g_walked.depth, 1u);
+}
+
+void HandleOnTheOtherStack(int) { WalkOnTheOtherStack(); }
+
+TEST(StackWalk, GoesOnWhereASignalOnAnotherStackInterrupted) {
+  ASSERT_TRUE(StartStackWalk(false));
+  g_own = OwnBounds();
+  const stack_t other = {g_other_stack, 0, kOtherStackBytes};
+  stack_t before;
+  ASSERT_EQ(sigaltstack(&other, &before), 0);
+  struct sigaction action = {}, old_action;
+  action.sa_handler = HandleOnTheOtherStack;
+  action.sa_flags = SA_ONSTACK;
+  ASSERT_EQ(sigaction(SIGUSR2, &action, &old_action), 0);
+  raise(SIGUSR2);
+  sigaction(SIGUSR2, &old_action, nullptr);
+  sigaltstack(&before, nullptr);
+  EXPECT_FALSE(g_walked.incomplete);
+  const std::vector<uint64_t> truth = TruthHere();
+  std::vector<uint64_t> walked;
+  for (uint32_t i = g_walked.depth; i-- > 0;) walked.push_back(g_walked.frames[i].key_a);
   ExpectSameCallers(walked, truth, truth.size() - 1);
 }
 

@@ -13,6 +13,7 @@
 #include "cli/console.h"
 #include "cli/file_names.h"
 #include "cli/reporting.h"
+#include "cli/rss_reports.h"
 #include "recording/copy.h"
 #include "tracer/launch.h"
 
@@ -46,6 +47,7 @@ absl::StatusOr<tracer::LaunchOptions> MakeLaunchOptions(const Invocation& invoca
   options.sample_bytes = settings.sample_bytes;
   options.gc_at_end = settings.gc_at_end;
   options.children = settings.children;
+  options.on_rss_bytes = settings.on_rss_bytes;
   return options;
 }
 
@@ -65,6 +67,9 @@ int RunCommand(const Invocation& invocation) {
   if (absl::Status status = CheckReportFolders(settings); !status.ok()) return Trouble(status.message());
   absl::StatusOr<tracer::LaunchOptions> options = MakeLaunchOptions(invocation);
   if (!options.ok()) return Trouble(options.status().message());
+  RssReports rss_reports(settings);
+  if (settings.on_rss_bytes != 0)
+    options->look = [&](const std::vector<std::string>& begun) { rss_reports.Look(begun); };
   absl::StatusOr<tracer::LaunchResult> ended = tracer::Launch(*options);
   if (!ended.ok()) return Trouble(ended.status().message());
 
@@ -73,6 +78,8 @@ int RunCommand(const Invocation& invocation) {
   for (const std::string& complaint : ended->complaints)
     if (!complaint.empty()) Say(complaint);
   std::vector<std::string> recordings = WithoutRepetitions(ended->recordings);
+  if (settings.on_rss_bytes != 0) rss_reports.Look(recordings);  // crossed just before the end
+  rss_reports.Finish();
   ReportingOutcome outcome;
   bool left_for_later = settings.quiet && settings.reports.empty() && !settings.fail_on.has_value();
   if (recordings.empty()) {
@@ -117,6 +124,8 @@ int Main(absl::Span<const std::string> arguments) {
       return ReportCommand(*invocation);
     case Command::kSnapshot:
       return SnapshotCommand(*invocation);
+    case Command::kRss:
+      return RssCommand(*invocation);
     case Command::kHelp:
       fputs(HelpText().c_str(), stdout);
       return 0;

@@ -11,6 +11,7 @@ inline constexpr int kExitTrouble = 2;  // we could not do what was asked
 // Does not return when the command was ended by a signal: then we are ended by the same one.
 int RunCommand(const Invocation& invocation);
 int ReportCommand(const Invocation& invocation);
+int RssCommand(const Invocation& invocation);
 int SnapshotCommand(const Invocation& invocation);
 
 // All of it, from the arguments behind the program's name.

@@ -13,7 +13,7 @@
 namespace nodeleak::cli {
 namespace {
 
-enum CommandSet : unsigned { kForRun = 1, kForReport = 2, kForSnapshot = 4 };
+enum CommandSet : unsigned { kForRun = 1, kForReport = 2, kForSnapshot = 4, kForRss = 8 };
 
 struct CommandRow {
   const char* name;
@@ -28,13 +28,14 @@ constexpr CommandRow kCommands[] = {
      "run a command, report when it has ended; exit status is the command's"},
     {"report", Command::kReport, kForReport, "report [options] RECORDING...",
      "report from a recording: finished, still being written, or left by a killed process"},
+    {"rss", Command::kRss, kForRss, "rss [--format=json] PID|RECORDING",
+     "where the resident memory is: of a running process now, also of one that nobody records"},
     {"snapshot", Command::kSnapshot, kForSnapshot, "snapshot RECORDING -o FILE",
      "a consistent copy of a recording that is being written"},
     {"attach", Command::kNotYet, 0, nullptr, nullptr},
     {"diff", Command::kNotYet, 0, nullptr, nullptr},
     {"top", Command::kNotYet, 0, nullptr, nullptr},
     {"gc", Command::kNotYet, 0, nullptr, nullptr},
-    {"rss", Command::kNotYet, 0, nullptr, nullptr},
     {"detach", Command::kNotYet, 0, nullptr, nullptr},
     {"doctor", Command::kNotYet, 0, nullptr, nullptr},
 };
@@ -114,6 +115,12 @@ absl::Status SetMaxRecording(absl::string_view value, Settings* settings) {
   return absl::InvalidArgumentError(absl::StrCat("'", value, "' is too small; a recording needs at least 1MiB"));
 }
 
+absl::Status SetOnRss(absl::string_view value, Settings* settings) {
+  if (absl::Status status = SetSize(value, &settings->on_rss_bytes); !status.ok()) return status;
+  if (settings->on_rss_bytes != 0) return absl::OkStatus();
+  return absl::InvalidArgumentError("0 bytes are in use from the start");
+}
+
 absl::Status SetQuiet(absl::string_view, Settings* settings) {
   settings->quiet = true;
   return absl::OkStatus();
@@ -133,7 +140,7 @@ constexpr OptionRow kOptions[] = {
      "the recording; %p is the pid, %n the program (nodeleak.%n.%p.rec in this directory)"},
     {"report", 0, "FILE", kForRun | kForReport, SetReport,
      "also write a report; .txt, .json or .folded by its name, - is stdout; repeatable; expands %p and %n"},
-    {"format", 0, "text|json|folded", kForRun | kForReport, SetFormat,
+    {"format", 0, "text|json|folded", kForRun | kForReport | kForRss, SetFormat,
      "what is printed; all but text goes to stdout (text)"},
     {"group-by", 0, "WHAT", kForRun | kForReport, SetGroupBy,
      "site, stack, function, package, kind or thread (site: kind, JavaScript line and native function)"},
@@ -145,6 +152,9 @@ constexpr OptionRow kOptions[] = {
     {"fail-on", 0, "growing[:SIZE]", kForRun | kForReport, SetFailOn,
      "exit status 1 when groups that grow have at least SIZE outstanding and the command itself succeeded"},
     {"max-recording", 0, "SIZE", kForRun, SetMaxRecording, "limit of a recording file (1GiB)"},
+    {"on-rss", 0, "SIZE", kForRun, SetOnRss,
+     "when the RSS crosses SIZE, also write a report then: nodeleak.%n.%p.rss.txt, or the names of --report with .rss "
+     "before the extension"},
     {"quiet", 'q', nullptr, kForRun | kForReport, SetQuiet,
      "print nothing but errors; without --report the recording is left for later"},
 };

@@ -28,10 +28,11 @@ struct Settings {
   bool gc_at_end = true;
   std::optional<FailOn> fail_on;
   uint64_t max_recording_bytes = 1ull << 30;
+  uint64_t on_rss_bytes = 0;  // 0: not asked for
   bool quiet = false;
 };
 
-enum class Command { kRun, kReport, kSnapshot, kHelp, kVersion, kNotYet };
+enum class Command { kRun, kReport, kSnapshot, kRss, kHelp, kVersion, kNotYet };
 
 struct Invocation {
   Command command = Command::kRun;

@@ -86,6 +86,7 @@ struct PictureInfo {
   MemoryPicture picture = {};
   std::vector<MemoryUse> uses;
   std::vector<MemoryArena> arenas;
+  bool unrecorded = false;  // taken of a process without a recording
 
   PictureMoment moment() const { return static_cast<PictureMoment>(picture.moment); }
   const MemoryAmount& part(MemoryPart part) const { return picture.parts[static_cast<uint32_t>(part)]; }

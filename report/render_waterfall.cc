@@ -104,16 +104,28 @@ void WriteMemoryFields(const Memory& memory, JsonWriter* json) {
   WriteStrings("notes", memory.notes, json);
 }
 
-}  // namespace
+enum class Detail : uint8_t { kWhatMatters, kAll };
 
-void WriteMemoryTable(const Memory& memory, bool all, TextCanvas* out) {
+void WriteParts(const MemoryLine& line, TextCanvas* out) {
+  constexpr size_t kMostParts = 8;
+  for (size_t i = 0; i < std::min(line.parts.size(), kMostParts); ++i) {
+    MemoryLine part = line.parts[i];
+    part.name = absl::StrCat("  ", part.name);
+    WriteLine(part, out);
+  }
+  if (line.parts.size() > kMostParts)
+    out->Line(absl::StrCat(std::string(16, ' '), "… and ", line.parts.size() - kMostParts, " more"));
+}
+
+void WriteTable(const Memory& memory, Detail detail, TextCanvas* out) {
   MemoryLine others = {"others", 0, 0, ""};
   for (const MemoryLine& line : memory.lines) {
     if (IsBesides(line)) continue;
     const uint64_t touched = line.touched_bytes.value_or(0);
-    if (all || touched >= memory.rss_bytes / kSmallShare || line.name == kUnexplainedLine) {
+    if (detail == Detail::kAll || touched >= memory.rss_bytes / kSmallShare || line.name == kUnexplainedLine) {
       if (line.name == kUnexplainedLine && others.bytes != 0) WriteLine(others, out);
       WriteLine(line, out);
+      if (detail == Detail::kAll) WriteParts(line, out);
     } else {
       others.bytes += line.bytes;
       others.touched_bytes = *others.touched_bytes + touched;
@@ -124,13 +136,24 @@ void WriteMemoryTable(const Memory& memory, bool all, TextCanvas* out) {
   for (const std::string& note : memory.notes) out->Wrapped("  ! ", Printable(note));
 }
 
+void WriteHead(const Memory& memory, TextCanvas* out) {
+  out->Line(absl::StrCat(out->Bold("Resident memory: "), FormatBytes(memory.rss_bytes), " ", MomentText(memory),
+                         LimitText(memory)));
+}
+
+}  // namespace
+
+void WriteMemoryPicture(const Memory& memory, TextCanvas* out) {
+  WriteHead(memory, out);
+  WriteTable(memory, Detail::kAll, out);
+}
+
 void WriteWaterfall(const Report& report, TextCanvas* out) {
   const Memory& memory = report.memory;
   if (memory.at == "estimate" || memory.lines.empty()) return;
   out->Line("");
-  out->Line(absl::StrCat(out->Bold("Resident memory: "), FormatBytes(memory.rss_bytes), " ", MomentText(memory),
-                         LimitText(memory)));
-  WriteMemoryTable(memory, false, out);
+  WriteHead(memory, out);
+  WriteTable(memory, Detail::kWhatMatters, out);
   WritePeak(report, out);
 }
 

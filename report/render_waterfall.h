@@ -12,8 +12,8 @@ namespace nodeleak::report {
 // The part of a text report: the lines that matter, and the peak in a sentence.
 void WriteWaterfall(const Report& report, TextCanvas* out);
 
-// All lines of one picture, for `nodeleak rss`.
-void WriteMemoryTable(const Memory& memory, bool all, TextCanvas* out);
+// All of one picture, with the parts of its lines: for `nodeleak rss`.
+void WriteMemoryPicture(const Memory& memory, TextCanvas* out);
 
 void WriteMemory(const Report& report, JsonWriter* json);  // key "memory"
 

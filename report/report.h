@@ -44,6 +44,10 @@ struct TextOptions {
 };
 std::string RenderText(const Report& report, const TextOptions& options);
 
+// Every line of every memory picture, for `nodeleak rss`.
+std::string RenderMemoryText(const Report& report, const TextOptions& options);
+std::string RenderMemoryJson(const Report& report);
+
 // One line "outermost;...;innermost bytes" per stack, as flame graph tools read it.
 std::string RenderFolded(const Report& report);
 

@@ -143,6 +143,10 @@ class Waterfall {
       AddLine({row.name, amount.mapped, amount.resident, row.detail});
     }
     AddHeapByStatistics();
+    if (picture_.unrecorded) {
+      AddLine({"anonymous mappings", unexplained_, unexplained_, "JavaScript heap, large blocks, stacks"});
+      unexplained_ = 0;
+    }
     std::stable_sort(memory_.lines.begin(), memory_.lines.end(), [](const MemoryLine& left, const MemoryLine& right) {
       return left.touched_bytes.value_or(0) > right.touched_bytes.value_or(0);
     });
@@ -216,7 +220,9 @@ class Waterfall {
           free.parts[0].detail);
     }
     AddLine(free);
-    AddLine({"malloc: older blocks", total - free.bytes, total - free.bytes, "allocated before the recording began"});
+    const uint64_t older = total - free.bytes;
+    AddLine(picture_.unrecorded ? MemoryLine{"malloc: in use", older, older, "blocks up to 128 KiB, mostly"}
+                                : MemoryLine{"malloc: older blocks", older, older, "allocated before the recording"});
   }
 
   // Pages that V8 had mapped before we watched have no owner; it counts them itself.
@@ -243,6 +249,8 @@ class Waterfall {
       memory_.notes.push_back("which pages are in memory could not be read (pagemap): touched parts are estimated");
     if ((flags & recording::kPictureCut) != 0)
       memory_.notes.push_back("the memory picture is not whole (no time, or no room in the recording)");
+    if (picture_.unrecorded)
+      memory_.notes.push_back("this process is not recorded: whose the memory in use is cannot be told");
   }
 
   const Recording& recording_;

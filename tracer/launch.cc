@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -111,6 +112,13 @@ class SignalState {
     }
     return info;
   }
+  // Nothing when no signal came in time.
+  std::optional<siginfo_t> WaitFor(long ms) const {
+    const timespec timeout = {ms / 1000, ms % 1000 * 1'000'000};
+    siginfo_t info = {};
+    if (sigtimedwait(&waited_, &info, &timeout) < 0) return std::nullopt;
+    return info;
+  }
 
  private:
   sigset_t waited_;
@@ -132,6 +140,7 @@ Environment MakeEnvironment(const LaunchOptions& options, const std::string& shi
       absl::StrCat("NODELEAK_SAMPLE=", options.sample_bytes),
       absl::StrCat("NODELEAK_GC=", options.gc_at_end ? "end" : "off"),
       absl::StrCat("NODELEAK_CHILDREN=", options.children),
+      absl::StrCat("NODELEAK_ON_RSS=", options.on_rss_bytes),
   };
   // Settings of a nodeleak that we ourselves run under would be wrong for this command.
   for (char** variable = environ; *variable != nullptr; ++variable)
@@ -180,13 +189,35 @@ absl::StatusOr<pid_t> Start(const LaunchOptions& options, const Index& index, co
 }
 
 // Until the command has ended; it stays a zombie, so that its pid still means it.
-siginfo_t WaitForEnd(pid_t pid, const SignalState& signals) {
+siginfo_t WaitForEnd(pid_t pid, const SignalState& signals, const std::function<void()>& look) {
+  constexpr long kLookEveryMs = 250;
   for (;;) {
     siginfo_t ended = {};
     if (waitid(P_PID, static_cast<id_t>(pid), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == pid)
       return ended;
-    siginfo_t came = signals.Wait();
+    siginfo_t came = {};
+    if (look) {
+      look();
+      std::optional<siginfo_t> in_time = signals.WaitFor(kLookEveryMs);
+      if (!in_time.has_value()) continue;
+      came = *in_time;
+    } else {
+      came = signals.Wait();
+    }
     if (came.si_signo != SIGCHLD && came.si_code != SI_KERNEL) kill(pid, came.si_signo);
+  }
+}
+
+// What the shims said: paths of recordings, and sentences that begin with "!".
+void SplitIndex(std::vector<std::string> lines, LaunchResult* result) {
+  result->recordings.clear();
+  result->complaints.clear();
+  for (std::string& line : lines) {
+    if (absl::StartsWith(line, "!")) {
+      result->complaints.push_back(line.substr(1));
+    } else {
+      result->recordings.push_back(std::move(line));
+    }
   }
 }
 
@@ -217,17 +248,17 @@ absl::StatusOr<LaunchResult> Launch(const LaunchOptions& options) {
   SignalState signals;
   absl::StatusOr<pid_t> pid = Start(options, *index, signals);
   if (!pid.ok()) return pid.status();
-  siginfo_t ended = WaitForEnd(*pid, signals);
-
   LaunchResult result;
-  result.pid = *pid;
-  for (std::string& line : index->Read()) {
-    if (absl::StartsWith(line, "!")) {
-      result.complaints.push_back(line.substr(1));
-    } else {
-      result.recordings.push_back(std::move(line));
-    }
+  std::function<void()> look;
+  if (options.look) {
+    look = [&] {
+      SplitIndex(index->Read(), &result);
+      options.look(result.recordings);
+    };
   }
+  siginfo_t ended = WaitForEnd(*pid, signals, look);
+  result.pid = *pid;
+  SplitIndex(index->Read(), &result);
   if (ended.si_code == CLD_EXITED) {
     result.exit_code = ended.si_status;
   } else {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct LaunchOptions {
   uint64_t sample_bytes = 0;  // 0: every allocation
   bool gc_at_end = true;
   std::string children = "node";  // node, all or none
+  uint64_t on_rss_bytes = 0;      // 0: no
+  // Called now and then while the command runs, with the recordings begun so far. May be empty.
+  std::function<void(const std::vector<std::string>& recordings)> look;
 };
 
 struct LaunchResult {

@@ -19,10 +19,10 @@ using recording::Block;
 using recording::MemoryPicture;
 using recording::PictureMoment;
 
-constexpr uint64_t kNoPeakBeforeNs = 500'000'000;   // a start is all growth
-constexpr uint64_t kLeastGrowthBytes = 8ull << 20;  // since the last picture
-constexpr uint64_t kRestPerPicture = 10;            // pictures take one part in so many of the watcher's time
-constexpr uint64_t kLongestPictureNs = 2'000'000'000;
+constexpr uint64_t kNoPeakBeforeNs = 500'000'000;      // a start is all growth
+constexpr uint64_t kLeastGrowthBytes = 8ull << 20;     // since the last picture
+constexpr uint64_t kRestPerPicture = 10;               // pictures take one part in so many of the watcher's time
+constexpr uint64_t kLongestPictureNs = 2'000'000'000;  // of processor time
 
 // Pictures are replaced by later ones of the same moment. The peak has two places, so that one of them is whole
 // whenever the process is killed.
@@ -32,7 +32,7 @@ struct Place {
 };
 
 struct Pictures {
-  SpinLock lock;
+  SpinLock lock;  // held while one is stored, not while it is taken
   Place places[kPlaces];
   uint32_t peak_place = kPeakPlace;
   uint32_t stopped;
@@ -89,7 +89,7 @@ void AddBlocks(const memory::System& system, uint64_t give_up_ns, PictureTaker* 
     if (!copied && count != 0 && blocks.Resize(count + count / 8 + 16)) {
       copied = g_recorder.blocks.CopyShard(shard, blocks.begin(), static_cast<uint32_t>(blocks.size()), &count);
     }
-    if (!copied || MonotonicNanoseconds() > give_up_ns) return taker->MarkCut();
+    if (!copied || ThreadCpuNanoseconds() > give_up_ns) return taker->MarkCut();
     for (uint32_t i = 0; i < count; ++i)
       taker->AddBlock({blocks[i].address, recording::BlockSize(blocks[i]), blocks[i].stack});
   }
@@ -162,21 +162,13 @@ uint32_t PlaceFor(PictureMoment moment) {
   }
 }
 
-void TakeLocked(PictureMoment moment) {
-  const memory::System system = InsideSystem();
-  const uint64_t give_up_ns = MonotonicNanoseconds() + kLongestPictureNs;
-  PictureTaker taker(system, static_cast<uint32_t>(g_recorder.stacks.count()));
-  if (g_recorder.other_allocator) taker.SetOtherAllocator();
-  ClaimOwnMemory(&taker);
-  ClaimRanges(&taker);
-  ClaimThreadStacks(&taker);
-  if (!taker.ReadKernel()) return;
-  const auto given_up = [&] { return moment != PictureMoment::kEnd && Stopped(); };
-  if (given_up()) return;
-  AddBlocks(system, give_up_ns, &taker);
-  if (given_up()) return;
-  taker.Finish(MonotonicNanoseconds() < give_up_ns);
-  Store(taker, system, moment, PlaceFor(moment));
+// One more try than the watcher needs: it may have lost the processor in the middle of storing its own.
+bool LockPlaces() {
+  constexpr int kTries = 4;
+  for (int i = 0; i < kTries; ++i) {
+    if (g_pictures.lock.TryLock()) return true;
+  }
+  return false;
 }
 
 // For who takes a picture from outside.
@@ -201,9 +193,24 @@ void AttachPictures(RecordingFile* file) {
 }
 
 void TakePicture(PictureMoment moment) {
-  if (!g_recorder.pictures.Reserve(kPlaces) || !g_pictures.lock.TryLock()) return;
-  g_recorder.pictures.Publish(kPlaces);
-  TakeLocked(moment);
+  const memory::System system = InsideSystem();
+  const uint64_t give_up_ns = ThreadCpuNanoseconds() + kLongestPictureNs;
+  PictureTaker taker(system, static_cast<uint32_t>(g_recorder.stacks.count()));
+  if ((g_recorder.file.header()->flags & recording::kOtherAllocator) != 0) taker.SetOtherAllocator();
+  ClaimOwnMemory(&taker);
+  ClaimRanges(&taker);
+  ClaimThreadStacks(&taker);
+  if (!taker.ReadKernel()) return;
+  const auto given_up = [&] { return moment != PictureMoment::kEnd && Stopped(); };
+  if (given_up()) return;
+  AddBlocks(system, give_up_ns, &taker);
+  if (given_up()) return;
+  taker.Finish(ThreadCpuNanoseconds() < give_up_ns);
+  if (!LockPlaces()) return;
+  if (g_recorder.pictures.Reserve(kPlaces)) {
+    g_recorder.pictures.Publish(kPlaces);
+    Store(taker, system, moment, PlaceFor(moment));
+  }
   g_pictures.lock.Unlock();
 }
 

@@ -15,8 +15,7 @@ void AttachPictures(RecordingFile* file);
 // kNone.
 recording::PictureMoment PictureIfDue(uint64_t rss_bytes);
 
-// Any thread, one at a time (who comes second takes none). At most kLongestPictureNs, then the picture is marked as
-// cut.
+// Any thread. At most kLongestPictureNs and what it waits for locks, then the picture is marked as cut.
 void TakePicture(recording::PictureMoment moment);
 
 // The thread that freezes does not wait for a picture on the watcher thread: it is given up. None is due afterwards.

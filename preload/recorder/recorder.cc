@@ -264,7 +264,7 @@ void NoteBeforeEndGc() {
   header->live_blocks_before_gc = live.blocks;
 }
 
-void SetOtherAllocator() { g_recorder.other_allocator = true; }
+void SetOtherAllocator() { g_recorder.file.header()->flags |= recording::kOtherAllocator; }
 
 void SetGcAtEnd(recording::GcAtEnd state) {
   if (IsRecording()) g_recorder.file.header()->gc_at_end = static_cast<uint32_t>(state);

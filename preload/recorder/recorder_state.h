@@ -38,7 +38,6 @@ struct RecorderState {
   AppendTable<recording::MemoryUse> picture_uses = {};
   AppendTable<recording::MemoryArena> picture_arenas = {};
   AppendTable<recording::OwnMapping> own_mappings = {};
-  bool other_allocator = {};
   uint64_t heap_used = {};  // of all isolates, at their last safe point
 };
 extern RecorderState g_recorder __attribute__((visibility("hidden")));

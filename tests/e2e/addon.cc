@@ -2,6 +2,7 @@
 // report must name that function. The few Node-API declarations it needs are written out: the tests fetch no headers.
 #include <malloc.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -65,6 +66,22 @@ __attribute__((noinline)) void* give_back(size_t size) {
   munmap(mapped, size);
   return nullptr;
 }
+// Many blocks, of which every fiftieth stays: the rest is free, and cannot be given back.
+void* fragment(size_t size) {
+  constexpr size_t kBlocks = 100'000, kOneStays = 50;
+  static void* blocks[kBlocks];
+  for (void*& block : blocks) block = keep_malloc(size);
+  for (size_t i = 0; i < kBlocks; ++i) {
+    if (i % kOneStays != 0) free(blocks[i]);
+  }
+  return nullptr;
+}
+// What malloc itself says is free.
+void* print_free(size_t) {
+  printf("%zu\n", mallinfo2().fordblks);
+  fflush(stdout);
+  return nullptr;
+}
 }  // extern "C"
 
 namespace {
@@ -86,6 +103,8 @@ Export exports_table[] = {
     {"mmap", keep_mmap},
     {"failedRealloc", keep_failed_realloc},
     {"giveBack", give_back},
+    {"fragment", fragment},
+    {"printFree", print_free},
 };
 
 napi_value Call(napi_env env, napi_callback_info info) {

@@ -1,0 +1,67 @@
+// nodeleak rss: the memory waterfall of a process now, or of a recording at its end.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "recording/reader.h"
+#include "report/live_picture.h"
+#include "report/report.h"
+#include "tracer/find_recording.h"
+
+namespace nodeleak::cli {
+namespace {
+
+// A recording with the picture of now in it, when its process still runs.
+absl::StatusOr<recording::Recording> ReadWithPicture(const std::string& path) {
+  absl::StatusOr<recording::Recording> recording = recording::ReadRecording(path);
+  if (!recording.ok()) return recording.status();
+  const bool lives = recording->process.ending == recording::Ending::kRunning &&
+                     (recording->process.flags & recording::kIsSnapshot) == 0 && recording->process.frozen_ns == 0;
+  if (!lives) return recording;
+  absl::StatusOr<recording::PictureInfo> now = report::TakePictureNow(recording->process.pid, *recording);
+  if (now.ok()) {
+    recording->pictures.push_back(*std::move(now));
+  } else {
+    recording->notes.push_back(absl::StrCat(now.status().message(), ": what was stored is shown"));
+  }
+  return recording;
+}
+
+absl::StatusOr<recording::Recording> ReadTarget(const std::string& operand) {
+  uint32_t pid = 0;
+  if (!absl::SimpleAtoi(operand, &pid) || access(operand.c_str(), F_OK) == 0) return ReadWithPicture(operand);
+  absl::StatusOr<std::string> path = tracer::FindRecordingOfProcess(pid);
+  return path.ok() ? ReadWithPicture(*path) : report::PictureUnrecorded(pid);
+}
+
+}  // namespace
+
+int RssCommand(const Invocation& invocation) {
+  const auto trouble = [](absl::string_view sentence) {
+    Say(sentence);
+    return kExitTrouble;
+  };
+  if (invocation.operands.size() != 1) return trouble("nodeleak rss takes one process or recording");
+  absl::StatusOr<recording::Recording> recording = ReadTarget(invocation.operands[0]);
+  if (!recording.ok()) return trouble(recording.status().message());
+  if (recording->pictures.empty())
+    return trouble(absl::StrCat(invocation.operands[0],
+                                " has no memory picture: it ended in the first half second, or "
+                                "its nodeleak took none"));
+  absl::StatusOr<report::Report> report = report::BuildReport(*recording, {});
+  if (!report.ok()) return trouble(report.status().message());
+  report::TextOptions options;
+  options.color = UseColor(STDOUT_FILENO);
+  const std::string text = invocation.settings.format == "json" ? report::RenderMemoryJson(*report)
+                                                                : report::RenderMemoryText(*report, options);
+  fwrite(text.data(), 1, text.size(), stdout);
+  if (fflush(stdout) != 0) return trouble("cannot write to stdout");
+  return 0;
+}
+
+}  // namespace nodeleak::cli

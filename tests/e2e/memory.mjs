@@ -1,0 +1,194 @@
+// Where the resident memory went: each line against what is known otherwise, and the sum against the kernel's count.
+import assert from 'node:assert';
+import fs from 'node:fs';
+import { MAJOR, NODE, file, firstLine, nodeleak, record, run, start, sum } from './harness.mjs';
+
+const ADDON = process.env.NODELEAK_E2E_ADDON;
+const MIB = 1 << 20;
+
+const NOTHING = { bytes: 0, touchedBytes: 0, parts: [] };
+const line = (memory, name) => memory.lines.find((row) => row.name === name) ?? NOTHING;
+const near = (actual, expected, what, scale = expected) =>
+  assert(Math.abs(actual - expected) <= scale * 0.03, `${what} on ${MAJOR}: ${actual}, not ${expected} within 3 %`);
+
+// What the lines have touched is the RSS, and little of it is not explained.
+function checkSum(memory, rss = memory.rssBytes) {
+  assert(['end', 'now'].includes(memory.at), memory.at);
+  near(sum(memory.lines, 'touchedBytes'), rss, 'the sum of the lines');
+  assert(line(memory, 'unexplained').touchedBytes <= rss * 0.03,
+         `unexplained on ${MAJOR}: ${JSON.stringify(memory.lines.map((row) => [row.name, row.touchedBytes]))}`);
+}
+
+function rss(target) {
+  const result = nodeleak(['rss', '--format=json', String(target)]);
+  assert.strictEqual(result.status, 0, result.stderr);
+  return JSON.parse(result.stdout).memory;
+}
+
+function rollup(pid) {
+  return Number(fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8').match(/^Rss:\s+(\d+) kB/m)[1]) * 1024;
+}
+
+// By the kernel: the resident part of the areas that the threads' stack pointers are in.
+async function stacksOf(pid) {
+  const pointers = [];
+  for (const tid of fs.readdirSync(`/proc/${pid}/task`)) {
+    const words = () => fs.readFileSync(`/proc/${pid}/task/${tid}/syscall`, 'utf8').split(' ');
+    while (words().length < 3) await new Promise((next) => setTimeout(next, 10));  // "running"
+    pointers.push(BigInt(words().at(-2)));
+  }
+  let bytes = 0;
+  for (const area of fs.readFileSync(`/proc/${pid}/smaps`, 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)) {
+    const [, start, end] = area.match(/^([0-9a-f]+)-([0-9a-f]+) /);
+    if (!pointers.some((at) => at >= BigInt(`0x${start}`) && at < BigInt(`0x${end}`))) continue;
+    bytes += Number(area.match(/^Rss:\s+(\d+) kB/m)[1]) * 1024;
+  }
+  return bytes;
+}
+
+const ended = (child) => new Promise((done) => child.on('close', done));
+
+await run({
+  'a fragmented heap is free memory that malloc keeps'() {
+    const program = file('fragments.js', `
+      const addon = require(${JSON.stringify(ADDON)});
+      addon.fragment(2003);
+      setTimeout(() => addon.printFree(0), 50);`);
+    const { stdout, report: { memory } } = record([NODE, program]);
+    const free = Number(stdout);
+    assert(free > 180 * MIB, stdout);
+    near(line(memory, 'malloc: free, but kept').touchedBytes, free, 'free but kept');
+    checkSum(memory);
+    const main = line(memory, 'malloc: free, but kept').parts[0];
+    // 49 blocks of 2003 bytes, 96 KiB, between two that stay; some neighbours were free already.
+    assert.match(main.detail, /^[\d,]+ free runs, largest (9\d\.\d|[1-9]\d\d\.\d) KiB/);
+    assert.strictEqual(memory.advice.length, 1);
+    assert.match(memory.advice[0], /is free memory that malloc keeps.*MALLOC_ARENA_MAX would not help/);
+  },
+
+  'array buffers: what is held, and what of it was touched'() {
+    const program = file('buffers.js', `
+      globalThis.kept = Array.from({ length: 16 }, () => new ArrayBuffer(${64 * MIB}));
+      for (const buffer of kept.slice(0, 5)) new Uint8Array(buffer).fill(1);
+      setTimeout(() => {}, 10);`);
+    const { memory } = record([NODE, program]).report;
+    near(line(memory, 'array-buffer').bytes, 1024 * MIB, 'held by array buffers');
+    near(line(memory, 'array-buffer').touchedBytes, 320 * MIB, 'touched by array buffers');
+    checkSum(memory);
+  },
+
+  'wasm: reserved, committed, touched'() {
+    const program = file('wasm.js', `
+      globalThis.memory = new WebAssembly.Memory({ initial: 1600, maximum: 65536 });
+      new Uint8Array(memory.buffer, 0, ${50 * MIB}).fill(1);
+      setTimeout(() => {}, 10);`);
+    const { memory } = record([NODE, program]).report;
+    near(line(memory, 'wasm-memory').bytes, 100 * MIB, 'committed by wasm');
+    near(line(memory, 'wasm-memory').touchedBytes, 50 * MIB, 'touched by wasm');
+    assert(line(memory, 'reserved').bytes > 7 * 1024 * MIB, JSON.stringify(line(memory, 'reserved')));
+    assert.strictEqual(line(memory, 'reserved').touchedBytes, 0);
+    checkSum(memory);
+  },
+
+  async '50 workers, looked at while they run'() {
+    const program = file('workers.js', `
+      const { Worker, isMainThread, parentPort } = require('worker_threads');
+      const heap = () => require('v8').getHeapStatistics();
+      if (isMainThread) {
+        let left = 50;
+        const heaps = [];
+        for (let i = 0; i < 50; ++i) {
+          new Worker(__filename).on('message', (worker) => {
+            heaps.push(worker);
+            if (--left === 0) console.log(JSON.stringify({ pid: process.pid, heaps: [...heaps, heap()] }));
+          });
+        }
+        process.stdin.once('data', () => process.exit());
+      } else {
+        setInterval(() => {}, 1e6);
+        setTimeout(() => parentPort.postMessage(heap()), 300);  // the recorder has seen its statistics
+      }`);
+    const { child, ended } = start([NODE, program]);
+    const { pid, heaps } = JSON.parse(await firstLine(child));
+    const stacks = await stacksOf(pid);
+    const memory = rss(pid);
+    child.stdin.write('end\n');
+    await ended;
+    checkSum(memory);
+    // Of committed pages V8 has not touched all, and what it uses it has. Some it keeps in no space.
+    const heap = line(memory, 'JavaScript heap').touchedBytes;
+    const [used, total] = [sum(heaps, 'used_heap_size'), sum(heaps, 'total_heap_size')];
+    assert(heap >= used && heap <= total * 1.1, `JavaScript heap on ${MAJOR}: ${[heap, used, total]}`);
+    near(line(memory, 'thread stacks').touchedBytes, stacks, 'thread stacks');
+    assert(line(memory, 'JavaScript heap').parts.some((space) => space.name === 'old_space' && space.touchedBytes > 0));
+  },
+
+  async 'an HTTP server: the lines are the RSS of smaps_rollup'() {
+    const program = file('server.js', `
+      const http = require('http');
+      const zlib = require('zlib');
+      const server = http.createServer((request, response) => response.end(zlib.gzipSync(Buffer.alloc(20011, 'x'))));
+      server.listen(0, async () => {
+        const agent = new http.Agent({ keepAlive: true, maxSockets: 4 });
+        const one = () => new Promise((done) => http.get({ port: server.address().port, agent },
+          (response) => response.on('data', () => {}).on('end', done)));
+        const some = async () => { for (let i = 0; i < 400; ++i) await one(); };
+        await Promise.all([some(), some(), some(), some()]);
+        console.log(process.pid);
+        process.stdin.once('data', () => process.exit());
+      });`);
+    const { child, recording, ended } = start([NODE, program]);
+    const pid = Number(await firstLine(child));
+    const before = rollup(pid);
+    const memory = rss(pid);
+    assert.strictEqual(memory.at, 'now');
+    checkSum(memory, before);
+    assert.strictEqual(rss(recording).at, 'now');
+    child.stdin.write('end\n');
+    await ended;
+    const stored = rss(recording);
+    assert.strictEqual(stored.at, 'end');
+    checkSum(stored);
+  },
+
+  async '--on-rss writes a report while the program runs'() {
+    const program = file('grows.js', `
+      globalThis.kept = [Buffer.alloc(${150 * MIB}, 1)];
+      console.log(process.pid);
+      process.stdin.once('data', () => process.exit());`);
+    const target = file('grown.json', '');
+    fs.unlinkSync(target);
+    const { child, recording, ended } = start([NODE, program], { flags: ['--on-rss=120MiB', `--report=${target}`] });
+    await firstLine(child);
+    const early = target.replace('.json', '.rss.json');
+    while (!fs.existsSync(early)) await new Promise((next) => setTimeout(next, 20));
+    assert(!fs.existsSync(target));
+    child.stdin.write('end\n');
+    assert.deepStrictEqual(await ended, { status: 0, signal: null });
+    const { memory, process: { ended: how } } = JSON.parse(fs.readFileSync(early));
+    assert.strictEqual(how, 'running');
+    const crossed = [memory, ...memory.others].find((picture) => picture.at === 'rss-limit');
+    assert(crossed.rssBytes >= 120 * MIB, `${crossed.rssBytes}`);
+    assert(rss(recording).others.some((picture) => picture.at === 'rss-limit'));
+    assert(fs.existsSync(target));
+  },
+
+  async 'a process that nobody records'() {
+    const { spawn } = await import('node:child_process');
+    const program = file('unrecorded.js', `
+      const addon = require(${JSON.stringify(ADDON)});
+      addon.fragment(2003);
+      console.log(process.pid);
+      process.stdin.once('data', () => process.exit());`);
+    const child = spawn(NODE, [program], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const pid = Number(await firstLine(child));
+    const memory = rss(pid);
+    const text = nodeleak(['rss', String(pid)]);
+    child.stdin.write('end\n');
+    await ended(child);
+    near(sum(memory.lines, 'touchedBytes'), memory.rssBytes, 'the sum of the lines');
+    near(line(memory, 'malloc: free, but kept').touchedBytes, 98_000 * 2016, 'free but kept');
+    assert.match(text.stdout, /not recorded/);
+    assert.match(nodeleak(['rss', '999999999']).stderr, /there is no process 999999999/);
+  },
+});

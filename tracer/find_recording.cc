@@ -1,0 +1,43 @@
+#include "tracer/find_recording.h"
+
+#include <fstream>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "recording/byte_source.h"
+#include "recording/process.h"
+#include "recording/raw_reader.h"
+
+namespace nodeleak::tracer {
+namespace {
+
+bool IsRecordingOf(const std::string& path, uint32_t pid) {
+  absl::StatusOr<recording::FileSource> source = recording::FileSource::Open(path);
+  if (!source.ok()) return false;
+  absl::StatusOr<recording::Header> header = recording::ReadHeader(*source);
+  return header.ok() && recording::IsProcessRunning(pid, header->process_start_ticks);
+}
+
+// "7f12...-7f13... rw-s 00000000 fe:00 247134    /path"
+std::string SharedFileOf(const std::string& line) {
+  const size_t path = line.find('/');
+  return path != std::string::npos && line.find(" rw-s ") < path ? line.substr(path) : "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> FindRecordingOfProcess(uint32_t pid) {
+  std::ifstream maps(absl::StrCat("/proc/", pid, "/maps"));
+  if (!maps) return absl::NotFoundError(absl::StrCat("there is no process ", pid, ", or it is another user's"));
+  std::set<std::string> seen;
+  for (std::string line; std::getline(maps, line);) {
+    const std::string path = SharedFileOf(line);
+    if (path.empty() || !seen.insert(path).second) continue;
+    for (const std::string& from_here : {absl::StrCat("/proc/", pid, "/root", path), path}) {
+      if (IsRecordingOf(from_here, pid)) return from_here;
+    }
+  }
+  return absl::NotFoundError(absl::StrCat("process ", pid, " writes no recording"));
+}
+
+}  // namespace nodeleak::tracer

@@ -77,12 +77,23 @@ bool IsSpecial(const FrameClass& frame, Source source) {
   return frame.role == FrameRole::kSpecial || (frame.role == FrameRole::kSpecialMapping && source != Source::kBlock);
 }
 
+// In a stripped node: the allocator that it gives to zlib and brotli has no name, but it is the only thing of their
+// user's that these libraries call.
+bool IsUnnamedAllocator(absl::Span<const ClassifiedFrame* const> run, size_t i) {
+  if (!run[i]->frame.function.empty() || run[i]->native.certainty != Certainty::kBinary || i + 1 == run.size())
+    return false;
+  const ClassifiedFrame& caller = *run[i + 1];
+  return caller.frame.type == FrameType::kNative && caller.native.certainty == Certainty::kLibrary &&
+         (caller.native.kind == Kind::kZlib || caller.native.kind == Kind::kBrotli);
+}
+
 OwnerSearch FindOwner(absl::Span<const ClassifiedFrame* const> run, Source source) {
   OwnerSearch found;
   std::optional<Kind> hint;  // of library plumbing: the outermost counts
   for (size_t i = 0; i < run.size(); ++i) {
     if (run[i]->frame.type != FrameType::kNative) continue;
     const FrameClass& frame = run[i]->native;
+    if (IsUnnamedAllocator(run, i)) continue;
     if (IsSpecial(frame, source)) {
       // Wasm memories are reached through the machinery of array buffers: the outer one knows better.
       if (!found.special || frame.kind == Kind::kWasmMemory) found.kind = frame.kind;

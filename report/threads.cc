@@ -25,6 +25,7 @@ constexpr ThreadRule kCreators[] = {
     {"node::inspector::", "inspector"},
     {"node::tracing::", "tracing"},
     {"node::Watchdog", "watchdog"},
+    {"node::crypto::StartLoadingCertificatesOffThread", "certificates"},
 };
 // By comm, where the creation was not seen: node 24 and libuv 1.50 name theirs.
 constexpr ThreadRule kComms[] = {

@@ -169,6 +169,24 @@ TEST(Classify, AStrippedNodeIsNotGuessedAt) {
   ExpectKind(std::move(StackBuilder().Native("").Native("").Js("f", "/a.js")), Kind::kNative, "");
 }
 
+TEST(Classify, ZlibBesideAStrippedNodeCallsItsUnnamedAllocator) {
+  ExpectKind(std::move(StackBuilder()
+                           .In("/usr/lib/libnode.so.108")
+                           .Native("")
+                           .In("/usr/lib/libz.so.1.2.13")
+                           .Native("deflateInit2_")
+                           .In("/usr/lib/libnode.so.108")
+                           .Native("")),
+             Kind::kZlib, "deflateInit2_");
+  // libuv calls back for other reasons.
+  ExpectKind(std::move(StackBuilder()
+                           .In("/usr/lib/libnode.so.108")
+                           .Native("")
+                           .In("/usr/lib/libuv.so.1.0.0")
+                           .Native("uv__run_timers")),
+             Kind::kNative, "");
+}
+
 TEST(Classify, TheSiteIsTheNearestApplicationFrame) {
   StackBuilder stack;
   stack.Native("deflateInit2_").Js("Zlib", "node:zlib").Js("pack", "/srv/app/node_modules/tar/pack.js");

@@ -178,11 +178,14 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
   return row[b.size()];
 }
 
-std::string NearestOption(absl::string_view name) {
+// "; did you mean --children?", when one is near enough to be a typing mistake.
+std::string Suggestion(absl::string_view name) {
   const OptionRow* nearest = std::min_element(
       std::begin(kOptions), std::end(kOptions),
       [&](const OptionRow& a, const OptionRow& b) { return EditDistance(name, a.name) < EditDistance(name, b.name); });
-  return absl::StrCat("--", nearest->name);
+  const size_t most = std::max<size_t>(1, name.size() / 3);
+  if (name.empty() || EditDistance(name, nearest->name) > most) return "";
+  return absl::StrCat("; did you mean --", nearest->name, "?");
 }
 
 const OptionRow* FindOption(absl::string_view name, char letter) {
@@ -221,8 +224,8 @@ absl::Status UnknownOption(absl::string_view word, const OptionWord& option) {
   for (const char* later : kOptionsNotYet)
     if (option.name == later)
       return absl::UnimplementedError(absl::StrCat("option --", later, " is not in this version yet"));
-  return absl::InvalidArgumentError(absl::StrCat("unknown option ", word.substr(0, word.find('=')), "; did you mean ",
-                                                 NearestOption(option.name), "? (nodeleak --help lists all)"));
+  return absl::InvalidArgumentError(absl::StrCat("unknown option ", word.substr(0, word.find('=')),
+                                                 Suggestion(option.name), " (nodeleak --help lists all)"));
 }
 
 class Parser {

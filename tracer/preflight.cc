@@ -96,6 +96,7 @@ absl::StatusOr<std::string> FindProgram(const std::string& name) {
     if (!why.empty()) return absl::NotFoundError(absl::StrCat("cannot run ", name, ": ", why));
     return name;
   }
+  if (name.empty()) return absl::InvalidArgumentError("cannot run '': the name of the program is empty");
   const char* path = getenv("PATH");
   for (absl::string_view folder : absl::StrSplit(path != nullptr ? path : "/bin:/usr/bin", ':')) {
     std::string candidate = absl::StrCat(folder.empty() ? "." : folder, "/", name);

@@ -1,5 +1,6 @@
 // Runs inside node, on any thread, also inside a collection. The mmap family, and dlclose: what lies at an address
-// changes.
+// changes. madvise is not among them: it takes pages away and leaves the mapping reserved or committed as it was; what
+// is resident is asked of the kernel.
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <sys/mman.h>
@@ -99,8 +100,13 @@ NODELEAK_HOOK void* mremap(void* old_address, size_t old_bytes, size_t new_bytes
   void* moved = g_memory_originals.mremap(old_address, old_bytes, new_bytes, flags, new_address);
   guard.KeepErrno();
   if (moved != MAP_FAILED) {
-    // old_bytes 0 makes a second mapping of shared memory: the old one stays.
-    if (old_bytes != 0) Remapped(Number(old_address), old_bytes, Number(moved), new_bytes);
+    // Both leave the old mapping where it is: a second view of shared memory, and pages that moved out of theirs.
+    const bool another_view = old_bytes == 0;
+    if (another_view || (flags & MREMAP_DONTUNMAP) != 0) {
+      Mapped({Number(moved), new_bytes, PROT_READ | PROT_WRITE, another_view ? MAP_SHARED : MAP_PRIVATE, false});
+    } else {
+      Remapped(Number(old_address), old_bytes, Number(moved), new_bytes);
+    }
     TellV8(Number(old_address), old_bytes, true, true);
     TellV8(Number(moved), new_bytes, false, true);
   }

@@ -28,7 +28,6 @@ namespace nodeleak::preload {
   ROW(mremap, "mremap", void*(void*, size_t, size_t, int, ...))      \
   ROW(mprotect, "mprotect", int(void*, size_t, int))                 \
   ROW(pkey_mprotect, "pkey_mprotect", int(void*, size_t, int, int))  \
-  ROW(madvise, "madvise", int(void*, size_t, int))                   \
   ROW(brk, "brk", int(void*))                                        \
   ROW(sbrk, "sbrk", void*(intptr_t))                                 \
   ROW(dlclose, "dlclose", int(void*))                                \

@@ -50,6 +50,8 @@ TEST(CommandLine, ReportMayBeRepeated) {
 }
 
 TEST(CommandLine, AnUnknownOptionNamesTheNearest) {
+  EXPECT_EQ(ErrorOf({"--heap", "node"}), "unknown option --heap (nodeleak --help lists all)");
+  EXPECT_EQ(ErrorOf({"-x", "node"}), "unknown option -x (nodeleak --help lists all)");
   EXPECT_THAT(ErrorOf({"--chidlren=all", "node"}), HasSubstr("unknown option --chidlren; did you mean --children?"));
 }
 

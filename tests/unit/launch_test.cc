@@ -110,6 +110,7 @@ TEST_F(LaunchTest, AMissingProgramIsASentence) {
   EXPECT_THAT(std::string(Launch(Options({"no-such-program-1999"})).status().message()),
               HasSubstr("cannot run no-such-program-1999: there is no such program in PATH"));
   EXPECT_THAT(std::string(Launch(Options({Path("gone")})).status().message()), HasSubstr("No such file or directory"));
+  EXPECT_THAT(std::string(Launch(Options({""})).status().message()), HasSubstr("the name of the program is empty"));
   EXPECT_THAT(std::string(Launch(Options({folder_})).status().message()), HasSubstr("it is a directory"));
 }
 

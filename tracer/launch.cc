@@ -19,6 +19,7 @@
 #include "absl/strings/str_split.h"
 #include "tracer/preflight.h"
 #include "tracer/unique_fd.h"
+#include "tracer/witness.h"
 
 extern char** environ;
 
@@ -26,7 +27,8 @@ namespace nodeleak::tracer {
 namespace {
 
 // Taken by sigwaitinfo while the command runs. What the kernel sent (a key at the terminal, its hangup) went to the
-// whole foreground group and so has reached the command; what a process sent to us alone is passed on.
+// whole foreground group and so has reached the command, and so has what the witness saw; what a process sent to us
+// alone is passed on.
 constexpr int kForwardedSignals[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH, SIGALRM};
 
 // LD_PRELOAD is a list separated by spaces and colons, with no way to quote them.
@@ -106,6 +108,7 @@ class SignalState {
     sigaction(SIGCHLD, &child_action_before_, nullptr);
     sigprocmask(SIG_SETMASK, &mask_before_, nullptr);
   }
+  const sigset_t& waited() const { return waited_; }
   siginfo_t Wait() const {
     siginfo_t info = {};
     while (sigwaitinfo(&waited_, &info) < 0 && errno == EINTR) {
@@ -188,8 +191,14 @@ absl::StatusOr<pid_t> Start(const LaunchOptions& options, const Index& index, co
   return absl::NotFoundError(absl::StrCat("cannot run ", options.command[0], ": ", strerror(error)));
 }
 
+void PassOn(const siginfo_t& came, pid_t pid, const Witness& witness) {
+  if (came.si_signo == SIGCHLD || came.si_code == SI_KERNEL) return;
+  const bool in_our_group = getpgid(pid) == getpgrp();
+  if (!in_our_group || !witness.SawToo(came)) kill(pid, came.si_signo);
+}
+
 // Until the command has ended; it stays a zombie, so that its pid still means it.
-siginfo_t WaitForEnd(pid_t pid, const SignalState& signals, const std::function<void()>& look) {
+siginfo_t WaitForEnd(pid_t pid, const SignalState& signals, const Witness& witness, const std::function<void()>& look) {
   constexpr long kLookEveryMs = 250;
   for (;;) {
     siginfo_t ended = {};
@@ -204,7 +213,7 @@ siginfo_t WaitForEnd(pid_t pid, const SignalState& signals, const std::function<
     } else {
       came = signals.Wait();
     }
-    if (came.si_signo != SIGCHLD && came.si_code != SI_KERNEL) kill(pid, came.si_signo);
+    PassOn(came, pid, witness);
   }
 }
 
@@ -246,6 +255,7 @@ absl::StatusOr<LaunchResult> Launch(const LaunchOptions& options) {
   if (!index.ok()) return index.status();
 
   SignalState signals;
+  Witness witness(signals.waited());
   absl::StatusOr<pid_t> pid = Start(options, *index, signals);
   if (!pid.ok()) return pid.status();
   LaunchResult result;
@@ -256,7 +266,7 @@ absl::StatusOr<LaunchResult> Launch(const LaunchOptions& options) {
       options.look(result.recordings);
     };
   }
-  siginfo_t ended = WaitForEnd(*pid, signals, look);
+  siginfo_t ended = WaitForEnd(*pid, signals, witness, look);
   result.pid = *pid;
   SplitIndex(index->Read(), &result);
   if (ended.si_code == CLD_EXITED) {

@@ -97,6 +97,29 @@ await run({
     assert.deepStrictEqual([kept.liveBytes, kept.liveBlocks, what.process.signal], [37 * 5051, 37, 'SIGKILL']);
   },
 
+  // By a shell's kill %1, by timeout, by the program itself: it comes to the program and to us, and to nobody twice.
+  async 'a signal to the whole process group'() {
+    const program = file('group.js', `
+      let n = 0;
+      for (const signal of ['SIGTERM', 'SIGUSR2', 'SIGCONT'])
+        process.on(signal, () => { n += 1; setTimeout(() => { console.log(signal, n); process.exit(9); }, 300); });
+      ${READY} if (process.argv[2]) process.kill(0, 'SIGUSR2');
+      setInterval(() => {}, 1e6);`);
+    const told = async (act, ...args) => {
+      const { child, ended } = start([NODE, program, ...args], { detached: true });
+      let text = '';
+      child.stdout.on('data', (chunk) => { text += chunk; });
+      await firstLine(child);
+      act(child.pid);
+      assert.strictEqual((await ended).status, 9);
+      return text.split('\n')[1];
+    };
+    assert.strictEqual(await told((pid) => process.kill(-pid, 'SIGTERM')), 'SIGTERM 1');
+    assert.strictEqual(await told((pid) => process.kill(-pid, 'SIGCONT')), 'SIGCONT 1');
+    assert.strictEqual(await told((pid) => process.kill(pid, 'SIGTERM')), 'SIGTERM 1');
+    assert.strictEqual(await told(() => {}, 'itself'), 'SIGUSR2 1');
+  },
+
   // A terminal sends SIGINT to the whole group: the program sees it once, and the report still comes.
   async 'Ctrl-C in a terminal'() {
     if (!have('script')) skip('no script(1) to make a terminal');

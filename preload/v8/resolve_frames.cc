@@ -13,6 +13,7 @@
 #include "preload/v8/source_positions.h"
 #include "preload/v8/strings.h"
 #include "preload/v8/wasm_frames.h"
+#include "preload/v8/wasm_names.h"
 #include "recording/layout.h"
 
 namespace nodeleak::preload::v8 {
@@ -36,6 +37,11 @@ class Text {
   void AddString(uint64_t string) {
     size_t most = room() < kMostNameBytes ? room() : kMostNameBytes;
     out_->text_bytes += static_cast<uint32_t>(ReadString(string, out_->text + out_->text_bytes, most));
+  }
+  void AddMemory(uint64_t address, uint64_t bytes) {
+    uint64_t most = room() < kMostNameBytes ? room() : kMostNameBytes;
+    if (bytes > most) bytes = most;
+    if (ReadMemory(address, out_->text + out_->text_bytes, bytes)) out_->text_bytes += static_cast<uint32_t>(bytes);
   }
   void AddNumber(uint64_t value) {
     char digits[20];
@@ -377,8 +383,12 @@ bool ResolveWasm(const WalkedFrame& frame, Resolver* resolver, bool* cacheable) 
   ResolvedFrame* resolved = resolver->NewFrame(recording::FrameType::kWasm);
   if (resolved == nullptr) return true;
   Text name(resolver->out);
-  name.Add("wasm-function");
-  if (place.function_index >= 0) {
+  WasmName own;
+  if (place.native_module != 0 && FindWasmName(place.native_module, place.function_index, &own))
+    name.AddMemory(own.address, own.bytes);
+  const bool named = !name.empty();
+  if (!named) name.Add("wasm-function");  // as V8 says
+  if (!named && place.function_index >= 0) {
     name.Add("[");
     name.AddNumber(static_cast<uint64_t>(place.function_index));
     name.Add("]");

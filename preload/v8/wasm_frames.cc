@@ -16,7 +16,7 @@ struct WasmCodeLayout {
   int32_t major;
   int32_t size, index;
 };
-constexpr WasmCodeLayout kWasmCode[] = {{10, 16, 48}, {11, 24, 44}, {12, 24, 44}, {13, 32, 56}, {14, 32, 56}};
+constexpr WasmCodeLayout kWasmCode[] = {{10, 32, 48}, {11, 24, 44}, {12, 24, 44}, {13, 32, 56}, {14, 32, 56}};
 
 const WasmCodeLayout* FindWasmCodeLayout() {
   for (const WasmCodeLayout& layout : kWasmCode) {
@@ -131,7 +131,8 @@ bool SearchManaged(uint64_t managed, Search* search) {
 }  // namespace
 
 bool FindWasmPlace(uint64_t pc, uint64_t fp, WasmPlace* place) {
-  *place = {-1, 0, 0};
+  *place = {};
+  place->function_index = -1;
   uint64_t instance = ReadWord(fp - kInstanceSlot);
   if (!IsHeapObject(instance)) return false;
   constexpr int kNesting = 2;
@@ -139,6 +140,7 @@ bool FindWasmPlace(uint64_t pc, uint64_t fp, WasmPlace* place) {
   Search search = {pc, 0, FindWasmCodeLayout(), 0};
   if (place->script == 0 || search.layout == nullptr) return false;
   if (!SearchManaged(ReadField(place->script, Field::kScriptNativeModule), &search)) return false;
+  place->native_module = search.native_module;
   place->function_index = ReadInt(search.code + static_cast<uint64_t>(search.layout->index));
   place->code_offset = pc - ReadWord(search.code + 8);
   return true;

@@ -11,6 +11,7 @@ struct WasmPlace {
   int32_t function_index;  // -1 unknown
   uint64_t code_offset;    // of pc in the function's machine code; 0 unknown
   uint64_t script;         // tagged Script of the module; 0 unknown
+  uint64_t native_module;  // V8's C++ object; 0 unknown
 };
 
 // `fp` is rbp of the wasm frame. False when something is missing.

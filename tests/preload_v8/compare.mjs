@@ -38,7 +38,7 @@ function readTruth(file) {
 const asPath = (file) => (file?.startsWith('file://') ? fileURLToPath(file) : file ?? '');
 function truthFrame(f) {
   const wasm = f.file?.startsWith('wasm://') ?? false;
-  return { name: wasm ? '' : f.name ?? '', file: asPath(f.file), line: wasm ? 0 : f.line ?? 0,
+  return { name: f.name ?? '', file: asPath(f.file), line: wasm ? 0 : f.line ?? 0,
     column: wasm ? 0 : f.column ?? 0, eval: f.eval };
 }
 
@@ -61,7 +61,7 @@ function watchWithHarness(program, loops) {
 }
 function ourFrame(letter, [name, file, line, column, tier, inlined, where]) {
   if (letter === 'M') return { name: `marker ${name}`, file: '?', line: 0, column: 0, letter };
-  return { name: letter === 'W' ? '' : name, file, line: +line, column: +column, letter, tier: +tier, where,
+  return { name, file, line: +line, column: +column, letter, tier: +tier, where,
     inlined: inlined === '1' };
 }
 
@@ -87,7 +87,7 @@ function watchWithNodeleak(program, loops) {
 function reportedFrame({ type, function: shown, file, line, column, module, inlined }) {
   const name = shown === '(anonymous)' ? '' : shown;
   if (type === 'js') return [{ name, file, line, column, letter: module === 'builtin' ? 'B' : 'J', where: module, inlined }];
-  if (type === 'wasm') return [{ name: '', file, line: 0, column: 0, letter: 'W' }];
+  if (type === 'wasm') return [{ name, file, line: 0, column: 0, letter: 'W' }];
   return type === 'marker' ? [{ name: `marker ${shown}`, file: '?', line: 0, column: 0, letter: 'M' }] : [];
 }
 

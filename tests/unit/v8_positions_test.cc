@@ -9,6 +9,7 @@
 #include "preload/v8/script_lines.h"
 #include "preload/v8/source_positions.h"
 #include "preload/v8/strings.h"
+#include "preload/v8/wasm_names.h"
 
 namespace nodeleak::preload::v8 {
 namespace {
@@ -85,6 +86,42 @@ TEST(BaselineTable, CountsBytecodesBeforeThePc) {
   EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 53), 0);
   EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 54), 1);
   EXPECT_EQ(FindBaselineBytecodeIndex(Stream(bytes), 360), 2);
+}
+
+// A module with a type section and the names of functions 1 and 300.
+std::vector<uint8_t> WasmModule() {
+  std::vector<uint8_t> bytes = {0, 'a', 's', 'm', 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0};
+  const std::vector<uint8_t> names = {4, 'n', 'a', 'm', 'e',  0, 2, 1,   'm', 1,   14,  2,  1,
+                                      3, 'o', 'n', 'e', 0xac, 2, 5, 't', 'h', 'r', 'e', 'e'};
+  bytes.push_back(0);  // a custom section
+  AppendUnsigned(&bytes, names.size());
+  bytes.insert(bytes.end(), names.begin(), names.end());
+  return bytes;
+}
+
+std::string NameIn(const std::vector<uint8_t>& module, int32_t index) {
+  WasmName name;
+  if (!FindNameInModule(reinterpret_cast<uint64_t>(module.data()), module.size(), index, &name)) return "";
+  return {reinterpret_cast<const char*>(name.address), name.bytes};
+}
+
+TEST(WasmNames, AreFoundByIndex) {
+  const std::vector<uint8_t> module = WasmModule();
+  EXPECT_EQ(NameIn(module, 1), "one");
+  EXPECT_EQ(NameIn(module, 300), "three");
+  EXPECT_EQ(NameIn(module, 0), "");
+  EXPECT_EQ(NameIn(module, 2), "");
+  EXPECT_EQ(NameIn(module, 301), "");
+}
+
+TEST(WasmNames, ADamagedModuleHasNone) {
+  const std::vector<uint8_t> module = WasmModule();
+  for (size_t bytes = 0; bytes < module.size(); ++bytes) {
+    EXPECT_EQ(NameIn({module.begin(), module.begin() + static_cast<long>(bytes)}, 300), "") << bytes;
+  }
+  std::vector<uint8_t> wild = module;
+  wild[29] = 0x7f;  // the length of the first name
+  EXPECT_EQ(NameIn(wild, 300), "");
 }
 
 std::vector<uint32_t> LineEnds(const std::vector<std::u16string>& pieces) {

@@ -20,17 +20,6 @@
 namespace nodeleak::cli {
 namespace {
 
-int Trouble(absl::string_view sentence) {
-  Say(sentence);
-  return kExitTrouble;
-}
-
-int ExitStatus(const ReportingOutcome& outcome, int command_status) {
-  if (command_status != 0) return command_status;
-  if (outcome.failed) return kExitTrouble;
-  return outcome.fail_on ? kExitFailOn : 0;
-}
-
 absl::StatusOr<tracer::LaunchOptions> MakeLaunchOptions(const Invocation& invocation) {
   const Settings& settings = invocation.settings;
   char directory[4096] = "";
@@ -61,6 +50,17 @@ std::vector<std::string> WithoutRepetitions(const std::vector<std::string>& path
 }
 
 }  // namespace
+
+int Trouble(absl::string_view sentence) {
+  Say(sentence);
+  return kExitTrouble;
+}
+
+int ExitStatus(const ReportingOutcome& outcome, int command_status) {
+  if (command_status != 0) return command_status;
+  if (outcome.failed) return kExitTrouble;
+  return outcome.fail_on ? kExitFailOn : 0;
+}
 
 int RunCommand(const Invocation& invocation) {
   const Settings& settings = invocation.settings;
@@ -120,6 +120,10 @@ int Main(absl::Span<const std::string> arguments) {
   switch (invocation->command) {
     case Command::kRun:
       return RunCommand(*invocation);
+    case Command::kAttach:
+      return AttachCommand(*invocation);
+    case Command::kDetach:
+      return DetachCommand(*invocation);
     case Command::kReport:
       return ReportCommand(*invocation);
     case Command::kSnapshot:

@@ -11,17 +11,17 @@
 namespace nodeleak::cli {
 namespace {
 
-bool IsTerminal(int fd) {
-  const char* terminal = getenv("TERM");
-  return isatty(fd) != 0 && terminal != nullptr && absl::string_view(terminal) != "dumb";
-}
-
 void WriteToStderr(const std::string& text) {
   fflush(stdout);
   fwrite(text.data(), 1, text.size(), stderr);
 }
 
 }  // namespace
+
+bool IsTerminal(int fd) {
+  const char* terminal = getenv("TERM");
+  return isatty(fd) != 0 && terminal != nullptr && absl::string_view(terminal) != "dumb";
+}
 
 void Say(absl::string_view sentence) { WriteToStderr(absl::StrCat("nodeleak: ", sentence, "\n")); }
 

@@ -8,6 +8,9 @@ namespace nodeleak::cli {
 // "nodeleak: <sentence>" on stderr.
 void Say(absl::string_view sentence);
 
+// A terminal that understands more than characters.
+bool IsTerminal(int fd);
+
 // Colour on this file descriptor: a terminal, not a dumb one, and NO_COLOR is not set (no-color.org).
 bool UseColor(int fd);
 

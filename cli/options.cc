@@ -13,7 +13,14 @@
 namespace nodeleak::cli {
 namespace {
 
-enum CommandSet : unsigned { kForRun = 1, kForReport = 2, kForSnapshot = 4, kForRss = 8 };
+enum CommandSet : unsigned {
+  kForRun = 1,
+  kForReport = 2,
+  kForSnapshot = 4,
+  kForRss = 8,
+  kForAttach = 16,
+  kForDetach = 32
+};
 
 struct CommandRow {
   const char* name;
@@ -26,17 +33,19 @@ struct CommandRow {
 constexpr CommandRow kCommands[] = {
     {"run", Command::kRun, kForRun, "[run] [options] [--] COMMAND [ARG...]",
      "run a command, report when it has ended; exit status is the command's"},
+    {"attach", Command::kAttach, kForAttach, "attach [options] PID",
+     "record a process that runs, from now on; ends by --duration or Ctrl-C, then reports"},
+    {"detach", Command::kDetach, kForDetach, "detach PID",
+     "end what attach --keep left running, or what a killed nodeleak left behind"},
     {"report", Command::kReport, kForReport, "report [options] RECORDING...",
      "report from a recording: finished, still being written, or left by a killed process"},
     {"rss", Command::kRss, kForRss, "rss [--format=json] PID|RECORDING",
      "where the resident memory is: of a running process now, also of one that nobody records"},
     {"snapshot", Command::kSnapshot, kForSnapshot, "snapshot RECORDING -o FILE",
      "a consistent copy of a recording that is being written"},
-    {"attach", Command::kNotYet, 0, nullptr, nullptr},
     {"diff", Command::kNotYet, 0, nullptr, nullptr},
     {"top", Command::kNotYet, 0, nullptr, nullptr},
     {"gc", Command::kNotYet, 0, nullptr, nullptr},
-    {"detach", Command::kNotYet, 0, nullptr, nullptr},
     {"doctor", Command::kNotYet, 0, nullptr, nullptr},
 };
 
@@ -126,6 +135,17 @@ absl::Status SetQuiet(absl::string_view, Settings* settings) {
   return absl::OkStatus();
 }
 
+absl::Status SetDuration(absl::string_view value, Settings* settings) {
+  absl::StatusOr<uint64_t> milliseconds = ParseDuration(value);
+  if (milliseconds.ok()) settings->duration_ms = *milliseconds;
+  return milliseconds.status();
+}
+
+absl::Status SetKeep(absl::string_view, Settings* settings) {
+  settings->keep = true;
+  return absl::OkStatus();
+}
+
 struct OptionRow {
   const char* name;
   char letter;           // 0: none
@@ -136,31 +156,36 @@ struct OptionRow {
 };
 
 constexpr OptionRow kOptions[] = {
-    {"output", 'o', "PATH", kForRun | kForSnapshot, SetOutput,
+    {"output", 'o', "PATH", kForRun | kForAttach | kForSnapshot, SetOutput,
      "the recording; %p is the pid, %n the program (nodeleak.%n.%p.rec in this directory)"},
-    {"report", 0, "FILE", kForRun | kForReport, SetReport,
+    {"report", 0, "FILE", kForRun | kForAttach | kForReport, SetReport,
      "also write a report; .txt, .json or .folded by its name, - is stdout; repeatable; expands %p and %n"},
-    {"format", 0, "text|json|folded", kForRun | kForReport | kForRss, SetFormat,
+    {"format", 0, "text|json|folded", kForRun | kForAttach | kForReport | kForRss, SetFormat,
      "what is printed; all but text goes to stdout (text)"},
-    {"group-by", 0, "WHAT", kForRun | kForReport, SetGroupBy,
+    {"group-by", 0, "WHAT", kForRun | kForAttach | kForReport, SetGroupBy,
      "site, stack, function, package, kind or thread (site: kind, JavaScript line and native function)"},
-    {"top", 0, "N", kForRun | kForReport, SetTop, "show so many groups, 0 is all (20; files get all)"},
-    {"min-bytes", 0, "SIZE", kForRun | kForReport, SetMinBytes, "leave out groups with less outstanding (0)"},
-    {"sample", 0, "SIZE", kForRun, SetSample, "record one allocation in so many bytes, 0 is every one (0)"},
+    {"top", 0, "N", kForRun | kForAttach | kForReport, SetTop, "show so many groups, 0 is all (20; files get all)"},
+    {"min-bytes", 0, "SIZE", kForRun | kForAttach | kForReport, SetMinBytes,
+     "leave out groups with less outstanding (0)"},
+    {"sample", 0, "SIZE", kForRun | kForAttach, SetSample,
+     "record one allocation in so many bytes, 0 is every one (0)"},
     {"children", 0, "node|all|none", kForRun, SetChildren, "which child processes are recorded too (node)"},
-    {"gc", 0, "end|off", kForRun, SetGc, "full garbage collection before the picture at the end (end)"},
-    {"fail-on", 0, "growing[:SIZE]", kForRun | kForReport, SetFailOn,
+    {"gc", 0, "end|off", kForRun | kForAttach | kForDetach, SetGc,
+     "full garbage collection before the picture at the end (end)"},
+    {"fail-on", 0, "growing[:SIZE]", kForRun | kForAttach | kForReport, SetFailOn,
      "exit status 1 when groups that grow have at least SIZE outstanding and the command itself succeeded"},
-    {"max-recording", 0, "SIZE", kForRun, SetMaxRecording, "limit of a recording file (1GiB)"},
+    {"max-recording", 0, "SIZE", kForRun | kForAttach, SetMaxRecording, "limit of a recording file (1GiB)"},
     {"on-rss", 0, "SIZE", kForRun, SetOnRss,
      "when the RSS crosses SIZE, also write a report then: nodeleak.%n.%p.rss.txt, or the names of --report with .rss "
      "before the extension"},
-    {"quiet", 'q', nullptr, kForRun | kForReport, SetQuiet,
+    {"quiet", 'q', nullptr, kForRun | kForAttach | kForReport, SetQuiet,
      "print nothing but errors; without --report the recording is left for later"},
+    {"duration", 0, "TIME", kForAttach, SetDuration, "how long attach records (until Ctrl-C)"},
+    {"keep", 0, nullptr, kForAttach, SetKeep, "attach leaves the recorder running; nodeleak detach ends it"},
 };
 
 // Known of the design, comes later: told apart from a typing mistake.
-constexpr const char* kOptionsNotYet[] = {"duration", "suppressions"};
+constexpr const char* kOptionsNotYet[] = {"suppressions"};
 
 // The number of characters to insert, remove or replace (Levenshtein).
 size_t EditDistance(absl::string_view a, absl::string_view b) {
@@ -316,6 +341,10 @@ class Parser {
     switch (invocation_.command) {
       case Command::kRun:
         return absl::InvalidArgumentError("there is no command to run; for example: nodeleak node server.js");
+      case Command::kAttach:
+      case Command::kDetach:
+        return absl::InvalidArgumentError(
+            absl::StrCat("nodeleak ", row_->name, " needs a process id: nodeleak ", row_->usage));
       default:
         return absl::InvalidArgumentError(
             absl::StrCat("nodeleak ", row_->name, " needs a recording: nodeleak ", row_->usage));
@@ -380,6 +409,7 @@ std::string HelpText() {
       "Try it:\n"
       "  nodeleak node server.js                      use it a while, Ctrl-C: the report is printed\n"
       "  nodeleak --report=leaks.json -- npm test     a report per node process, for machines\n"
+      "  nodeleak attach --duration=60s 4242          watch a process that runs\n"
       "  nodeleak report nodeleak.node.4242.rec       read a recording again, also of a process that runs\n"
       "\n"
       "Commands:\n";

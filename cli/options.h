@@ -30,15 +30,17 @@ struct Settings {
   uint64_t max_recording_bytes = 1ull << 30;
   uint64_t on_rss_bytes = 0;  // 0: not asked for
   bool quiet = false;
+  std::optional<uint64_t> duration_ms;  // attach; none: until Ctrl-C
+  bool keep = false;                    // attach: leave the recorder there
 };
 
-enum class Command { kRun, kReport, kSnapshot, kRss, kHelp, kVersion, kNotYet };
+enum class Command { kRun, kAttach, kDetach, kReport, kSnapshot, kRss, kHelp, kVersion, kNotYet };
 
 struct Invocation {
   Command command = Command::kRun;
   std::string command_name;  // as written, "run" when it was left out
   Settings settings;
-  std::vector<std::string> operands;  // run: the program and its arguments; report: recordings
+  std::vector<std::string> operands;  // run: the program and its arguments; report: recordings; attach: a pid
 };
 
 // Errors are sentences; an unknown option's names the nearest known one.

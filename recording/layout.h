@@ -459,8 +459,9 @@ enum HeaderFlag : uint32_t {
   kIsLauncher = 2,     // npm, npx, yarn...: recorded, but never "the" process when another one is there
   kIsRootCommand = 4,  // the command that the user gave
   kForkedChild = 8,
-  kOtherAllocator = 64,  // malloc is not libc's
   kIsSnapshot = 16,      // a copy made while the process ran; what became of it later is not in here
+  kIsAttached = 32,      // watched from the middle of its life on: what was allocated before is unknown
+  kOtherAllocator = 64,  // malloc is not libc's
 };
 
 struct alignas(4096) Header {

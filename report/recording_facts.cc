@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "report/text_layout.h"
 
 namespace nodeleak::report {
@@ -140,8 +141,21 @@ Lost SumLosses(const Recording& recording) {
   return lost;
 }
 
+// What an attached process had before is not in the recording.
+std::string DescribeAttach(const Recording& recording) {
+  if ((recording.process.flags & recording::kIsAttached) == 0) return "";
+  const uint64_t freed = recording.totals.unknown_frees;
+  return absl::StrCat(
+      "watched only since ",
+      absl::FormatTime("%H:%M:%S", absl::FromUnixNanos(static_cast<int64_t>(recording.process.start_realtime_ns)),
+                       absl::LocalTimeZone()),
+      ", when nodeleak attached: what was allocated before is not in here",
+      freed != 0 ? absl::StrCat(" (", Plural(freed, "block"), " of it were freed since)") : "");
+}
+
 std::vector<std::string> DescribeTroubles(const Recording& recording) {
   std::vector<std::string> troubles = recording.damage;
+  if (std::string attached = DescribeAttach(recording); !attached.empty()) troubles.push_back(std::move(attached));
   for (size_t i = 0; i < std::size(kLossRows); ++i) {
     if (recording.losses[i].count != 0) troubles.push_back(LossSentence(kLossRows[i], recording.losses[i]));
   }

@@ -57,6 +57,8 @@ bool InRecordedProcess() { return g_recorded_pid != 0 && RawSyscall(SYS_getpid) 
 void StartProcessHooks() {
   process_originals();
   g_recorded_pid = RawSyscall(SYS_getpid);
+  static bool registered;
+  if (__atomic_exchange_n(&registered, true, __ATOMIC_ACQ_REL)) return;
   RememberEnvironmentForChildren();
   on_exit(AtLibcExit, nullptr);
   pthread_atfork(nullptr, nullptr, InForkedChild);

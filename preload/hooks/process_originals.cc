@@ -24,4 +24,6 @@ const ProcessOriginals& process_originals() {
   return g_originals;
 }
 
+ProcessOriginals& MutableProcessOriginals() { return g_originals; }
+
 }  // namespace nodeleak::preload

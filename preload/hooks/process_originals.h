@@ -57,6 +57,7 @@ struct ProcessOriginals {
 
 // Complete before anything is asked of it; a hook may be called before our own start.
 const ProcessOriginals& process_originals();
+ProcessOriginals& MutableProcessOriginals();  // for the places that a tracer fills in
 
 }  // namespace nodeleak::preload
 

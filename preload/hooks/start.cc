@@ -9,6 +9,7 @@
 
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
+#include "preload/hooks/attach_entry.h"
 #include "preload/hooks/memory_originals.h"
 #include "preload/hooks/process_hooks.h"
 #include "preload/hooks/signal_hooks.h"
@@ -23,8 +24,6 @@ namespace nodeleak::preload {
 namespace {
 
 bool g_has_v8;
-
-bool IsNode() { return dlsym(RTLD_DEFAULT, "_ZN2v87Isolate13TryGetCurrentEv") != nullptr; }
 
 // Programs that only start others: recorded when they are node (npm), never when they are not (sh), unless all are
 // asked for.
@@ -150,13 +149,7 @@ bool Record(bool is_node, bool is_root, bool launcher) {
   }
   NoteWhoServesMalloc();
   if (!MallocIsLibcs()) SetOtherAllocator();
-  g_has_v8 = is_node && v8::Start();
-  if (!StartStackWalk(g_has_v8)) {
-    SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kAbsent,
-                  "no memory for the unwind rules");
-  }
-  if (is_node) v8::StartRuntime(options.gc_at_end);
-  StartThreadHooks();
+  StartFeatures(is_node, options.gc_at_end);
   StartSignalHooks();
   return true;
 }
@@ -165,8 +158,10 @@ bool Record(bool is_node, bool is_root, bool launcher) {
 __attribute__((constructor)) void Start(int, char**, char** environment) {
   Guard guard;
   if (environ == nullptr) environ = environment;  // libc's own constructor comes later; it will set the same
+  if (WasInjected()) return;  // under the dynamic linker's lock, on a thread that is not ours: nothing is done here
   FindMemoryOriginals();
   if (getenv("NODELEAK_PRELOAD") == nullptr) return;
+  DescribePreloaded();
   StartProcessHooks();
   const bool is_node = IsNode();
   const bool is_root = ReadNumber("NODELEAK_ROOT", 0) == static_cast<uint64_t>(RawSyscall(SYS_getpid));
@@ -178,6 +173,18 @@ __attribute__((constructor)) void Start(int, char**, char** environment) {
 }
 
 }  // namespace
+
+bool IsNode() { return dlsym(RTLD_DEFAULT, "_ZN2v87Isolate13TryGetCurrentEv") != nullptr; }
+
+void StartFeatures(bool is_node, bool gc_at_end) {
+  g_has_v8 = is_node && v8::Start();
+  if (!StartStackWalk(g_has_v8)) {
+    SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kAbsent,
+                  "no memory for the unwind rules");
+  }
+  if (is_node) v8::StartRuntime(gc_at_end);
+  StartThreadHooks();
+}
 
 bool HasV8() { return g_has_v8; }
 

@@ -18,7 +18,8 @@ struct PendingStart {
   bool taken;
   StartRoutine routine;
   void* argument;
-  uint32_t thread;  // in the recording
+  uint32_t thread;     // in the recording
+  uint32_t recording;  // which one
 };
 constexpr uint32_t kMaxPending = 256;
 PendingStart g_pending[kMaxPending];
@@ -55,9 +56,10 @@ void* ThreadMain(void* data) {
   void* argument = pending->argument;
   {
     Guard guard;
-    uint32_t thread = pending->thread;
+    const uint32_t thread = pending->thread;
+    const bool is_known = IsRecording() && pending->recording == RecordingNumber();
     Release(pending);
-    ThreadStarted(thread);
+    if (is_known) ThreadStarted(thread);
     if (g_has_key) pthread_setspecific(g_ending_key, reinterpret_cast<void*>(uintptr_t{1}));
   }
   return routine(argument);
@@ -66,6 +68,7 @@ void* ThreadMain(void* data) {
 }  // namespace
 
 void StartThreadHooks() {
+  if (g_has_key) return;
   // Key 0 stays unused: V8 10 reads it before it has made its own, and takes what it finds for an isolate.
   pthread_key_t unused;
   if (pthread_key_create(&unused, nullptr) != 0) return;
@@ -85,6 +88,7 @@ NODELEAK_HOOK int pthread_create(pthread_t* thread, const pthread_attr_t* attrib
     if (guard.outermost() && (pending = preload::Take()) != nullptr) {
       pending->routine = routine;
       pending->argument = argument;
+      pending->recording = preload::RecordingNumber();
       pending->thread = preload::ThreadWillStart(reinterpret_cast<uint64_t>(routine));
     }
   }

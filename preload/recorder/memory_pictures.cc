@@ -241,5 +241,6 @@ PictureMoment PictureIfDue(uint64_t rss_bytes) {
 }
 
 void StopPictures() { __atomic_store_n(&g_pictures.stopped, 1u, __ATOMIC_RELEASE); }
+void ForgetPictures() { g_pictures = {}; }
 
 }  // namespace nodeleak::preload

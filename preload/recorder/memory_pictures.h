@@ -21,4 +21,7 @@ void TakePicture(recording::PictureMoment moment);
 // The thread that freezes does not wait for a picture on the watcher thread: it is given up. None is due afterwards.
 void StopPictures();
 
+// For the next recording of the same process.
+void ForgetPictures();
+
 }  // namespace nodeleak::preload

@@ -32,13 +32,15 @@ void StopWatching() {
 }
 }  // namespace
 
+uint32_t RecordingNumber() { return g_recorder.number; }
+
 bool IsRecording() {
   const ControlPage* control = g_recorder.control;
   return control != nullptr && __atomic_load_n(&control->recording, __ATOMIC_RELAXED) != 0;
 }
 
 void CountLoss(LossId id, uint64_t bytes) {
-  if (g_recorder.control == nullptr) return;
+  if (g_recorder.control == nullptr || g_recorder.file.header() == nullptr) return;
   recording::Loss& loss = g_recorder.file.header()->losses[static_cast<uint32_t>(id)];
   const uint64_t before = __atomic_fetch_add(&loss.count, 1, __ATOMIC_RELAXED);
   // The holder of a lock is gone for good (longjmp out of a signal handler, a cancelled thread): each wait would cost
@@ -50,7 +52,7 @@ void CountLoss(LossId id, uint64_t bytes) {
 
 ThreadState* CurrentThreadState() {
   ThreadState* state = t_locals.state;
-  return state != nullptr ? state : g_recorder.threads.MakeState();
+  return state != nullptr && state->recording == g_recorder.number ? state : g_recorder.threads.MakeState();
 }
 
 namespace {
@@ -88,6 +90,7 @@ void CountFree(uint32_t index, uint64_t bytes) {
 }  // namespace
 
 void Allocated(const void* address, size_t bytes) {
+  if (!IsRecording()) return;
   g_recorder.blocks.Prefetch(reinterpret_cast<uint64_t>(address));
   const uint32_t stack = TakeStack(bytes);
   Block block;
@@ -113,14 +116,19 @@ void Allocated(const void* address, size_t bytes) {
 }
 
 void Freeing(const void* address) {
+  if (!IsRecording()) return;
   Block block;
   if (g_recorder.blocks.Remove(reinterpret_cast<uint64_t>(address), &block)) {
     CountFree(block.stack, recording::BlockSize(block));
+  } else {
+    Add(&g_recorder.file.header()->unknown_frees, 1);
   }
 }
 
 RemovedBlock TakeForRealloc(const void* address) {
   RemovedBlock removed;
+  removed.block.address = 0;
+  if (!IsRecording()) return removed;
   if (!g_recorder.blocks.Remove(reinterpret_cast<uint64_t>(address), &removed.block)) removed.block.address = 0;
   return removed;
 }
@@ -135,6 +143,7 @@ void Forget(const RemovedBlock& removed) {
 }
 
 void Mapped(const MappingEvent& event) {
+  if (!IsRecording()) return;
   const uint64_t bytes = (event.bytes + recording::kPageBytes - 1) & ~(recording::kPageBytes - 1);
   Range range = {};
   range.start = event.start;
@@ -155,26 +164,35 @@ void Mapped(const MappingEvent& event) {
 }
 
 void Unmapped(uint64_t start, uint64_t bytes) {
+  if (!IsRecording()) return;
   if (!g_recorder.ranges.Remove(start, start + bytes)) CountLoss(LossId::kRangesTableFull, bytes);
 }
 
 void Remapped(uint64_t old_start, uint64_t old_bytes, uint64_t new_start, uint64_t new_bytes) {
-  if (!g_recorder.ranges.Move(old_start, old_start + old_bytes, new_start, new_bytes)) return;
+  if (IsRecording()) g_recorder.ranges.Move(old_start, old_start + old_bytes, new_start, new_bytes);
 }
 
 void Protected(uint64_t start, uint64_t bytes, int protection) {
+  if (!IsRecording()) return;
   if (!g_recorder.ranges.Protect(start, start + bytes, static_cast<uint32_t>(protection))) {
     CountLoss(LossId::kRangesTableFull, 0);
   }
 }
 
-void BreakMoved(uint64_t bytes) { g_recorder.file.header()->brk_bytes = bytes; }
+void BreakMoved(uint64_t bytes) {
+  if (IsRecording()) g_recorder.file.header()->brk_bytes = bytes;
+}
 
-uint32_t ThreadWillStart(uint64_t start_routine) { return g_recorder.threads.WillStart(start_routine, TakeStack(0)); }
-void ThreadStarted(uint32_t thread_index) { g_recorder.threads.Started(thread_index); }
+uint32_t ThreadWillStart(uint64_t start_routine) {
+  return IsRecording() ? g_recorder.threads.WillStart(start_routine, TakeStack(0)) : kNoIndex;
+}
+void ThreadStarted(uint32_t thread_index) {
+  if (IsRecording()) g_recorder.threads.Started(thread_index);
+}
 void ThreadEnding() { g_recorder.threads.Ending(); }
 
 uint32_t IsolateRegistered(uint64_t address, bool main_isolate) {
+  if (!IsRecording()) return kNoIndex;
   ThreadState* state = CurrentThreadState();
   if (!main_isolate) g_recorder.threads.BecameWorker();
   if (!g_recorder.isolate_lock.TryLock()) return kNoIndex;
@@ -189,13 +207,13 @@ uint32_t IsolateRegistered(uint64_t address, bool main_isolate) {
 }
 
 void IsolateDisposed(uint32_t index) {
-  if (index == kNoIndex) return;
+  if (index == kNoIndex || g_recorder.file.header() == nullptr) return;
   recording::Isolate& isolate = g_recorder.isolates[index];
   isolate.disposed_ns = NanosecondsSinceStart();
 }
 
 void CollectionFinished(const GcEvent& event) {
-  if (event.isolate == kNoIndex) return;
+  if (event.isolate == kNoIndex || !IsRecording()) return;
   recording::Isolate& isolate = g_recorder.isolates[event.isolate];
   constexpr uint32_t kScavenge = 1, kMinorMarkSweep = 2, kMarkCompact = 4;
   if ((event.v8_type & (kScavenge | kMinorMarkSweep)) != 0) {
@@ -213,7 +231,7 @@ void CollectionFinished(const GcEvent& event) {
 }
 
 void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
-  if (index == kNoIndex) return;
+  if (index == kNoIndex || !IsRecording()) return;
   recording::Isolate& isolate = g_recorder.isolates[index];
   isolate.statistics_ns = NanosecondsSinceStart();
   isolate.heap_total = statistics.total;
@@ -230,7 +248,7 @@ void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
 
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,
                    uint64_t physical) {
-  if (isolate == kNoIndex) return;
+  if (isolate == kNoIndex || !IsRecording()) return;
   const recording::StringRef label = g_recorder.stacks.InternString(name, strlen(name));
   if (!g_recorder.isolate_lock.TryLock()) return;
   recording::HeapSpace space = {isolate, 0, label, size, used, available, physical};
@@ -326,14 +344,14 @@ void ExecFailed() {
 }
 
 void SetCapability(recording::CapabilityId id, recording::CapabilityState state, const char* why) {
-  if (g_recorder.control == nullptr) return;
+  if (g_recorder.control == nullptr || g_recorder.file.header() == nullptr) return;
   recording::Capability& capability = g_recorder.file.header()->capabilities[static_cast<uint32_t>(id)];
   capability.why = why != nullptr ? g_recorder.stacks.InternString(why, strlen(why)) : recording::StringRef{0, 0};
   capability.state = static_cast<uint32_t>(state);
 }
 
 void SetVersions(const char* node_version, const char* v8_version) {
-  if (g_recorder.control == nullptr) return;
+  if (g_recorder.control == nullptr || g_recorder.file.header() == nullptr) return;
   Header* header = g_recorder.file.header();
   if (node_version != nullptr)
     header->node_version = g_recorder.stacks.InternString(node_version, strlen(node_version));

@@ -13,25 +13,35 @@
 namespace nodeleak::preload {
 
 struct RecorderOptions {
-  const char* path_template;  // absolute, with %p and %n
-  const char* index_path;     // the launcher's list of recordings; may be null
-  uint64_t max_bytes;         // of the recording
-  uint64_t sample_bytes;      // 0: every allocation
-  uint64_t on_rss_bytes;      // a memory picture when the RSS crosses it; 0: no
-  uint32_t flags;             // recording::HeaderFlag
+  const char* path_template;  // absolute, with %p and %n; nullptr: `descriptor` is the empty file
+  int descriptor;
+  const char* shim_path;   // of the shim's own file, where it was loaded from memory; nullptr: as it is mapped
+  const char* index_path;  // the launcher's list of recordings; may be null
+  uint64_t max_bytes;      // of the recording
+  uint64_t sample_bytes;   // 0: every allocation
+  uint64_t on_rss_bytes;   // a memory picture when the RSS crosses it; 0: no
+  uint32_t flags;          // recording::HeaderFlag
   bool gc_at_end;
 };
 
 // Process-wide: true between Start and Freeze. One relaxed load; every hook looks at it first.
 bool IsRecording();
 
-// Creates the file and begins. Once, on the main thread. False: *why (static text) says what failed; the process goes
-// on unrecorded.
+// Creates the file and begins: in a process that was started with the shim, on the main thread; in one that was
+// attached to, on the shim's own thread, and again after ReleaseRecording. False: *why (static text) says what failed;
+// the process goes on unrecorded.
 bool StartRecording(const RecorderOptions& options, const char** why);
 
 // A line for the launcher, which reads them when the command has ended: the path of a recording, or "!" and a sentence.
 // False: it cannot be reached.
 bool TellLauncher(const char* index_path, const char* line);
+
+// Which recording of this process it is: what is remembered of an earlier one (indices into its tables) is void.
+uint32_t RecordingNumber();
+
+// After the freeze, when no thread is inside the recorder: unmaps the recording and everything beside it. In a forked
+// child: what it has of its parent's.
+void ReleaseRecording();
 
 // Stops recording blocks and mappings for good and writes down why. Idempotent: the first caller wins. Any thread.
 void Freeze(recording::FreezeReason reason);
@@ -44,6 +54,9 @@ void NoteBeforeEndGc();
 void SetGcAtEnd(recording::GcAtEnd state);
 void SetExitCode(int code);
 void SetEndSignal(int signal);
+
+// What follows does nothing when the recording has stopped. It is asked again here, inside the caller's Guard: a thread
+// whose depth is 0 after the stop will never touch the recording again, so that then it can be unmapped.
 
 // --- the allocator hooks, any thread; the calling thread is inside a Guard
 void Allocated(const void* address, size_t bytes);

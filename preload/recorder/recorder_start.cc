@@ -9,7 +9,10 @@
 #include "preload/base/guard.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
+#include "preload/recorder/thread_state.h"
 #include "preload/unwind/modules.h"
+
+extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // the linker's: our own ELF header
 
 namespace nodeleak::preload {
 namespace {
@@ -103,8 +106,11 @@ uint64_t RealtimeNanoseconds() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
+const char* g_shim_path;
+
 uint32_t RecordModule(const ModuleInfo& info, const char* path) {
   recording::Module module = {};
+  if (g_shim_path != nullptr && info.start == reinterpret_cast<uint64_t>(__ehdr_start)) path = g_shim_path;
   module.path = Intern(path, strlen(path));
   memcpy(module.build_id, info.build_id, sizeof module.build_id);
   module.build_id_bytes = info.build_id_bytes;
@@ -188,16 +194,20 @@ bool StartRecording(const RecorderOptions& options, const char** why) {
   static char path[kMaxPath];
   static char executable[kMaxPath];
   ReadLink("/proc/self/exe", executable);
-  if (!ExpandPath(options, executable, path)) {
+  const bool own_file = options.path_template != nullptr;
+  if (own_file && !ExpandPath(options, executable, path)) {
     *why = "the path of the recording is too long";
     return false;
   }
-  ControlPage* control = MakeControlPage();
+  ControlPage* control = g_recorder.control != nullptr ? g_recorder.control : MakeControlPage();
   if (control == nullptr) {
     *why = "the kernel is too old (MADV_WIPEONFORK, Linux 4.14)";
     return false;
   }
-  if (!g_recorder.file.Create(path, options.max_bytes, why)) return false;
+  if (own_file ? !g_recorder.file.Create(path, options.max_bytes, why)
+               : !g_recorder.file.Adopt(options.descriptor, options.max_bytes, why)) {
+    return false;
+  }
   Header* header = g_recorder.file.header();
   g_recorder.start_ns = MonotonicNanoseconds();
   header->start_monotonic_ns = g_recorder.start_ns;
@@ -205,19 +215,46 @@ bool StartRecording(const RecorderOptions& options, const char** why) {
   if (!AttachTables()) {
     *why = "there is no room for its tables (--max-recording)";
     g_recorder.file.Close();
-    RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
+    if (own_file) RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
     return false;
   }
   g_recorder.control = control;
   DescribeProcess(options, executable);
+  g_shim_path = options.shim_path;
+  ForgetModules();  // an earlier recording has numbered them
   SetModuleObservers(RecordModule, RecordModuleGone);
   RefreshModules();
-  g_recorder.threads.IsMain();
+  if (options.path_template != nullptr) CurrentThreadState();  // the main thread is the first of the table
   SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kFull, nullptr);
   SetCapability(recording::CapabilityId::kMappings, recording::CapabilityState::kFull, nullptr);
   TellLauncher(options.index_path, path);
   __atomic_store_n(&header->state, static_cast<uint32_t>(recording::ProcessState::kRecording), __ATOMIC_RELEASE);
   return true;
+}
+
+void ReleaseRecording() {
+  ++g_recorder.number;
+  g_recorder.file.Close();
+  g_recorder.file = {};
+  g_recorder.blocks = {};
+  g_recorder.ranges = {};
+  g_recorder.stacks.Release();
+  g_recorder.stacks = {};
+  g_recorder.threads.Release();
+  g_recorder.isolates = {};
+  g_recorder.spaces = {};
+  g_recorder.timeline = {};
+  g_recorder.checkpoints = {};
+  g_recorder.checkpoint_entries = {};
+  g_recorder.modules = {};
+  g_recorder.pictures = {};
+  g_recorder.picture_uses = {};
+  g_recorder.picture_arenas = {};
+  g_recorder.own_mappings = {};
+  g_recorder.heap_used = 0;
+  g_recorder.frozen = 0;
+  ForgetSchedule();
+  ForgetPictures();
 }
 
 }  // namespace nodeleak::preload

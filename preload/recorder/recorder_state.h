@@ -20,6 +20,7 @@ struct ControlPage {
 
 struct RecorderState {
   ControlPage* control = {};  // nullptr before StartRecording
+  uint32_t number = {};       // RecordingNumber()
   uint64_t start_ns = {};     // CLOCK_MONOTONIC
   uint32_t frozen = {};       // set once by the first Freeze
   RecordingFile file = {};
@@ -50,10 +51,14 @@ inline uint32_t TicksSinceStart() {
 // Writes the totals that the header keeps. Any thread.
 void UpdateTotals();
 
-// watcher.cc: starts the watcher thread (all signals blocked, small stack), which sleeps by calling
-// `sleep(milliseconds)`. Inside a Guard.
+// watcher.cc: starts the watcher thread, which sleeps by calling `sleep(milliseconds)`. Inside a Guard.
 using WatcherSleep = void (*)(uint32_t timeout_ms);
 bool StartWatcher(WatcherSleep sleep);
+// What that thread does, until the recording is frozen. On a thread of ours.
+void Watch(WatcherSleep sleep);
+void ForgetSchedule();  // the next recording begins with short intervals again
+// A thread of ours: detached, all signals blocked, a small stack, nothing of it is recorded. 0 or errno.
+int StartOwnThread(void* (*routine)(void*));
 // One sample and, when due, one checkpoint. Watcher thread; also at the freeze, when the watcher is told to leave them
 // alone.
 void SampleNow();

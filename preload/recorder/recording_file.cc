@@ -101,6 +101,12 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
   }
   RawSyscall(SYS_fchmod, fd, 0600);  // an umask may have taken more away
   path_ = path;
+  if (Adopt(static_cast<int>(fd), max_bytes, why)) return true;
+  RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
+  return false;
+}
+
+bool RecordingFile::Adopt(int fd, uint64_t max_bytes, const char** why) {
   struct stat status;
   RawSyscall(SYS_fstat, fd, reinterpret_cast<long>(&status));
   device_ = status.st_dev;
@@ -131,7 +137,6 @@ bool RecordingFile::Create(const char* path, uint64_t max_bytes, const char** wh
   }
   if (fd_ >= 0) RawSyscall(SYS_close, fd_);
   fd_ = -1;
-  RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
   return false;
 }
 

@@ -18,6 +18,9 @@ class RecordingFile {
   // is replaced only when it is a recording. False: *why is a static clause ("the disk is full"); nothing is left
   // behind. `path` stays valid.
   bool Create(const char* path, uint64_t max_bytes, const char** why);
+  // The same in an empty file that somebody else created and opened for reading and writing; the descriptor becomes
+  // ours.
+  bool Adopt(int fd, uint64_t max_bytes, const char** why);
   // The same over anonymous memory, for unit tests of the tables.
   bool CreateInMemory(uint64_t max_bytes);
   void Close();  // unmaps and closes; the file stays

@@ -71,6 +71,16 @@ bool StackTable::Attach(RecordingFile* file) {
   return stacks_.count() > 0;
 }
 
+void StackTable::Release() {
+  UnmapMemory(cache_, sizeof(uint64_t) << kCacheBits);
+  UnmapMemory(frame_cache_, sizeof(CachedFrames) << kFrameCacheBits);
+  UnmapMemory(resolve_, sizeof(v8::ResolveBuffer));
+  UnmapMemory(strings_, string_capacity_ * sizeof(InternedString));
+  InternIndex* const indices[] = {&string_index_, &function_index_, &frame_index_, &node_index_, &stack_index_};
+  for (InternIndex* index : indices) index->Free();
+  cache_ = nullptr;
+}
+
 void StackTable::ForgetCached() {
   if (cache_ == nullptr) return;
   for (uint64_t i = 0; i < 1u << kCacheBits; ++i) __atomic_store_n(&cache_[i], 0, __ATOMIC_RELAXED);

@@ -19,6 +19,7 @@ namespace nodeleak::preload {
 class StackTable {
  public:
   bool Attach(RecordingFile* file);
+  void Release();  // the memory beside the recording
 
   // The Stack of (walked, thread). 0 ("unknown") when the recording is full or the lock was not to be had; *lost tells
   // which. kCount: nothing lost.

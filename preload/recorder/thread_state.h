@@ -10,6 +10,7 @@ namespace nodeleak::preload {
 
 struct ThreadState {
   ThreadState* next_free;
+  uint32_t recording;     // RecordingNumber() that the indices belong to
   uint32_t thread;        // Thread index in the recording; kNoIndex when the table is full
   uint32_t stack_thread;  // the Thread that its stacks are counted under
   StackBounds bounds;

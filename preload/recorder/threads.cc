@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 
 #include "preload/base/guard.h"
+#include "preload/recorder/recorder.h"
 
 namespace nodeleak::preload {
 namespace {
@@ -64,6 +65,12 @@ bool Threads::Attach(RecordingFile* file) {
   return threads_.Reserve(1);
 }
 
+void Threads::Release() {
+  threads_ = {};
+  workers_ = 0;
+  overflow_worker_ = recording::kNoIndex;
+}
+
 uint32_t Threads::Register(const Thread& thread) {
   if (!lock_.TryLock()) return kNoIndex;
   const uint32_t index = threads_.count() < kMaxThreads ? threads_.Append(thread) : kNoIndex;
@@ -102,6 +109,8 @@ ThreadState* Threads::TakeState(bool from_pthread_create) {
   }
   if (state == nullptr) state = static_cast<ThreadState*>(MapMemory(sizeof(ThreadState)));
   if (state == nullptr) return nullptr;
+  state->recording = RecordingNumber();
+  state->stack.remembered = 0;
   state->bounds = OwnStackBounds(from_pthread_create);
   constexpr uint64_t kMostGrowth = 64u << 20;
   state->lowest = from_pthread_create ? state->bounds.low : state->bounds.low - kMostGrowth;
@@ -124,24 +133,23 @@ void Threads::Started(uint32_t index) {
 }
 
 ThreadState* Threads::MakeState() {
-  ThreadState* state = TakeState(false);
+  ThreadState* state = t_locals.state;  // of an earlier recording: its bounds still hold, its indices do not
+  if (state == nullptr) state = TakeState(false);
   if (state == nullptr) return nullptr;
+  state->recording = RecordingNumber();
+  state->stack.remembered = 0;
   Thread thread = {};
   thread.creation_stack = kNoIndex;
   thread.tid = CurrentTid();
   thread.start_ns = Now();
   thread.stack_end = state->bounds.high;
+  if (thread.tid == static_cast<uint32_t>(RawSyscall(SYS_getpid)))
+    thread.role = static_cast<uint32_t>(ThreadRole::kMain);
   ReadName(thread.tid, thread.name);
   state->thread = Register(thread);
   state->stack_thread = state->thread;
   t_locals.state = state;
   return state;
-}
-
-void Threads::IsMain() {
-  ThreadState* state = CurrentThreadState();
-  if (state == nullptr || state->thread == kNoIndex) return;
-  threads_[state->thread].role = static_cast<uint32_t>(ThreadRole::kMain);
 }
 
 void Threads::BecameWorker() {
@@ -163,7 +171,8 @@ void Threads::BecameWorker() {
 void Threads::Ending() {
   ThreadState* state = t_locals.state;
   if (state == nullptr) return;
-  if (state->thread != kNoIndex) threads_[state->thread].end_ns = Now();
+  if (IsRecording() && state->recording == RecordingNumber() && state->thread != kNoIndex)
+    threads_[state->thread].end_ns = Now();
   t_locals.state = nullptr;
   if (!lock_.TryLock()) return;  // leaked: some 200 KiB of address space, once in a very long while
   state->next_free = free_states_;

@@ -21,10 +21,11 @@ class Threads {
   uint32_t WillStart(uint64_t start_routine, uint32_t creation_stack);
   void Started(uint32_t index);  // on the new thread
   void Ending();                 // on the ending thread
-  void IsMain();                 // on the main thread, once
   void BecameWorker();           // on a thread that got an isolate and is not the main one
   void RefreshNames();           // watcher thread: names change after the start
-  ThreadState* MakeState();      // for a thread seen for the first time
+  ThreadState* MakeState();      // for a thread seen for the first time in this recording
+  // Forgets the recording. Threads that end meanwhile still give their states back.
+  void Release();
 
   recording::Thread& operator[](uint32_t index) const { return threads_[index]; }
   uint64_t count() const { return threads_.count(); }

@@ -126,9 +126,23 @@ void MarkCheckpoint() {
 
 WatcherSleep g_sleep;
 
-void* Watch(void*) {
+void* WatchForever(void*) {
+  Watch(g_sleep);
+  // Signals that ask for the picture may still come; they find it taken.
+  for (;;) g_sleep(1000);
+}
+
+void* (*g_own_routine)(void*);
+
+void* OwnThread(void*) {
   ++t_locals.depth;  // nothing this thread does is the program's
   RawSyscall(SYS_prctl, PR_SET_NAME, reinterpret_cast<long>("nodeleak"));
+  return g_own_routine(nullptr);
+}
+
+}  // namespace
+
+void Watch(WatcherSleep sleep) {
   uint64_t next_sample_ns = 0;
   while (IsRecording()) {
     const uint64_t now_ns = NanosecondsSinceStart();
@@ -150,14 +164,12 @@ void* Watch(void*) {
     }
     if (PictureIfDue(ReadRssBytes()) == recording::PictureMoment::kRssLimit) MarkCheckpoint();
     const uint64_t until_sample_ns = next_sample_ns - now_ns;
-    g_sleep(static_cast<uint32_t>(
+    sleep(static_cast<uint32_t>(
         (until_sample_ns < kLookAtRssEveryNs ? until_sample_ns : kLookAtRssEveryNs) / 1'000'000 + 1));
   }
-  // Signals that ask for the picture may still come; they find it taken.
-  for (;;) g_sleep(1000);
 }
 
-}  // namespace
+void ForgetSchedule() { g_schedule = {}; }
 
 uint64_t ReadRssBytes() {
   const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/self/statm"), O_RDONLY | O_CLOEXEC);
@@ -180,8 +192,8 @@ void SampleNow() {
   g_sampling.Unlock();
 }
 
-bool StartWatcher(WatcherSleep sleep) {
-  g_sleep = sleep;
+int StartOwnThread(void* (*routine)(void*)) {
+  g_own_routine = routine;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -190,10 +202,15 @@ bool StartWatcher(WatcherSleep sleep) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
-  const bool started = pthread_create(&thread, &attributes, Watch, nullptr) == 0;
+  const int error = pthread_create(&thread, &attributes, OwnThread, nullptr);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  return started;
+  return error;
+}
+
+bool StartWatcher(WatcherSleep sleep) {
+  g_sleep = sleep;
+  return StartOwnThread(WatchForever) == 0;
 }
 
 }  // namespace nodeleak::preload

@@ -239,6 +239,13 @@ bool RefreshModules() {
   return any_gone;
 }
 
+void ForgetModules() {
+  if (!g_lock.TryLock()) return;
+  __atomic_store_n(&g_count, 0u, __ATOMIC_RELEASE);
+  g_shim = nullptr;
+  g_lock.Unlock();
+}
+
 const ModuleInfo* FindModule(uint64_t pc) {
   const uint32_t count = __atomic_load_n(&g_count, __ATOMIC_ACQUIRE);
   for (uint32_t i = 0; i < count; ++i) {

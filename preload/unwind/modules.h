@@ -32,6 +32,9 @@ void SetModuleObservers(ModuleAdded added, ModuleGone gone);
 // lock was busy.
 bool RefreshModules();
 
+// Starts over, with nobody looking: the next RefreshModules tells the observers of all modules again.
+void ForgetModules();
+
 // The module whose text contains pc; nullptr: none known. Lock-free; entries are never moved or freed.
 const ModuleInfo* FindModule(uint64_t pc);
 // The shim's own text.

@@ -180,7 +180,11 @@ bool UnwindRule::Encode(bool from_rbp, int64_t cfa_offset, int64_t rbp_slot, Unw
 }
 
 bool RuleCache::Start() {
-  slots_ = static_cast<uint64_t*>(MapMemory(sizeof(uint64_t) << kSlotBits));
+  if (slots_ == nullptr) {
+    slots_ = static_cast<uint64_t*>(MapMemory(sizeof(uint64_t) << kSlotBits));
+  } else {
+    Flush();  // an earlier recording's: what was loaded and unloaded since went unseen
+  }
   if (g_space == nullptr) {
     UnwantedPipe pipe;
     g_space = unw_create_addr_space(&g_accessors, 0);

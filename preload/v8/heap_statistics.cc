@@ -106,6 +106,8 @@ void Report(uint32_t isolate, const Reading& reading) {
 
 }  // namespace
 
+bool HeapStatisticsAddUp() { return g_trust == Trust::kProved; }
+
 void ReadHeapStatistics(IsolateRecord* record) {
   if (!HasFeature(Feature::kHeapStatistics) || g_trust == Trust::kRefused || record->index == recording::kNoIndex)
     return;

@@ -6,6 +6,8 @@
 
 namespace nodeleak::preload::v8 {
 
+bool HeapStatisticsAddUp();  // the layout has been proved
+
 void ReadHeapStatistics(IsolateRecord* record);
 
 // At most every kStatisticsEveryNs.

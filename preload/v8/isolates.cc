@@ -108,6 +108,11 @@ void HeapMoves(const IsolateRecord* record) {
   t_locals.watches_gc = record == t_record && record->watches_gc && record->gc_depth == 0;
 }
 
+// The index belongs to the recording of today.
+bool IsToldTo(const IsolateRecord& record) {
+  return record.index != recording::kNoIndex && record.recording == RecordingNumber();
+}
+
 // V8 runs this on the isolate's thread, with a handle scope of its own open around it: the environment can be found
 // here when we cannot open one.
 void GcBegins(Isolate* isolate, int, int, void* data) {
@@ -115,7 +120,7 @@ void GcBegins(Isolate* isolate, int, int, void* data) {
   record->gc_start_ns = MonotonicNanoseconds();
   ++record->gc_depth;
   HeapMoves(record);
-  if (record->environment != nullptr || !CanFindEnvironment() || !RuntimeStarted()) return;
+  if (record->environment != nullptr || !CanFindEnvironment() || !RuntimeStarted() || !IsRecording()) return;
   if (symbols().in_context(isolate)) FindEnvironment(record);
 }
 
@@ -124,7 +129,8 @@ void GcEnds(Isolate*, int type, int, void* data) {
   if (record->gc_depth > 0) --record->gc_depth;
   HeapMoves(record);
   if ((type & kGcTypeMarkCompact) != 0) __atomic_store_n(&record->major_gcs, record->major_gcs + 1, __ATOMIC_RELAXED);
-  if (!RuntimeStarted() || !IsRecording() || record->index == recording::kNoIndex) return;
+  if (!RuntimeStarted() || !IsRecording() || !IsToldTo(*record)) return;
+  Guard guard;
   uint64_t now = MonotonicNanoseconds();
   uint64_t duration = record->gc_start_ns == 0 ? 0 : now - record->gc_start_ns;
   CollectionFinished({record->index, static_cast<uint32_t>(type), duration});
@@ -167,14 +173,17 @@ void Enter(IsolateRecord* record) {
   t_locals.watches_gc = record != nullptr && record->watches_gc && record->gc_depth == 0;
 }
 
+void TellRecording(IsolateRecord* record) {
+  Guard guard;
+  if (record->is_main) ReportNodeVersion();
+  record->index = IsolateRegistered(reinterpret_cast<uint64_t>(record->isolate), record->is_main);
+  record->recording = RecordingNumber();
+}
+
 IsolateRecord* Register(Isolate* isolate) {
   IsolateRecord* record = TakeSlot(isolate);
   if (record == nullptr) return nullptr;
-  {
-    Guard guard;
-    if (record->is_main) ReportNodeVersion();
-    record->index = IsolateRegistered(reinterpret_cast<uint64_t>(isolate), record->is_main);
-  }
+  TellRecording(record);
   if (record->is_main) __atomic_store_n(&g_main_major_gcs, &record->major_gcs, __ATOMIC_RELAXED);
   Enter(record);
   WatchCollections(record);
@@ -200,7 +209,10 @@ IsolateRecord* FindOrRegisterIsolate() {
   // V8 13 and later set the current isolate on their collector threads too; only the holder of the Locker owns it.
   Isolate* isolate = TryGetCurrentIsolate();
   if (isolate == nullptr) return nullptr;
-  if (t_record != nullptr && t_record->isolate == isolate) return t_record;
+  if (t_record != nullptr && t_record->isolate == isolate) {
+    if (__builtin_expect(t_record->recording != RecordingNumber(), 0)) TellRecording(t_record);
+    return t_record;
+  }
   if (isolate == t_ended || t_registering || !symbols().is_locked(isolate) || !symbols().in_context(isolate))
     return nullptr;
   if (IsolateRecord* known = FindKnown(isolate)) {
@@ -220,13 +232,17 @@ IsolateRecord* FindOrRegisterIsolate() {
   return record;
 }
 
+void ForgetCollections() {
+  for (IsolateRecord& record : g_records) __atomic_store_n(&record.major_gcs, 0u, __ATOMIC_RELAXED);
+}
+
 void Unregister(IsolateRecord* record) {
   if (record->watches_gc) {
     symbols().remove_gc_prologue(record->isolate, GcBegins, record);
     symbols().remove_gc_epilogue(record->isolate, GcEnds, record);
     record->watches_gc = false;
   }
-  if (record->index != recording::kNoIndex) {
+  if (IsToldTo(*record)) {
     Guard guard;
     IsolateDisposed(record->index);
   }

@@ -11,8 +11,9 @@ namespace nodeleak::preload::v8 {
 inline constexpr uint32_t kMaxIsolates = 1024;  // alive at once
 
 struct IsolateRecord {
-  Isolate* isolate;  // nullptr: free slot
-  uint32_t index;    // in the recording; kNoIndex when its table is full
+  Isolate* isolate;    // nullptr: free slot
+  uint32_t index;      // in the recording; kNoIndex when its table is full
+  uint32_t recording;  // RecordingNumber() that the index belongs to
   uint32_t generation;
   uint32_t thread_id;
   uint32_t major_gcs;
@@ -45,6 +46,9 @@ class MainIsolateHold {
   bool locked_;
   IsolateRecord* record_ = nullptr;
 };
+
+// A new recording of the same process: isolates are told to it when they come by again, and count from 0.
+void ForgetCollections();
 
 // node::AtExit of a record's environment, main or worker. What happens at the end of the main one is end_of_process.cc.
 void Unregister(IsolateRecord* record);

@@ -167,6 +167,9 @@ bool Start() {
   LoadLayout();
   FindBytecodeSizes();
   ForgetModuleFile();
+  // Started again, for another recording: memory came and went unseen.
+  constexpr uint64_t kAllMemory = uint64_t{1} << 47;
+  MemoryChanged(0, kAllMemory, true, true);
   g_started = true;
   return true;
 }

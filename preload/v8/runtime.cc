@@ -2,6 +2,8 @@
 
 #include "preload/recorder/recorder.h"
 #include "preload/v8/end_of_process.h"
+#include "preload/v8/heap_statistics.h"
+#include "preload/v8/isolates.h"
 #include "preload/v8/runtime_symbols.h"
 
 namespace nodeleak::preload::v8 {
@@ -26,7 +28,7 @@ void ReportCapability(const CapabilityRow& row, const char* why_nothing) {
   if (why_nothing != nullptr) return SetCapability(row.capability, CapabilityState::kAbsent, why_nothing);
   if (!HasFeature(row.feature)) return SetCapability(row.capability, CapabilityState::kAbsent, row.missing);
   // Said to be full only when its layout has been proved: heap_statistics.cc.
-  if (row.capability == recording::CapabilityId::kHeapStatistics) return;
+  if (row.capability == recording::CapabilityId::kHeapStatistics && !HeapStatisticsAddUp()) return;
   SetCapability(row.capability, CapabilityState::kFull, "");
 }
 
@@ -37,6 +39,7 @@ bool StartRuntime(bool gc_at_end) {
   bool found = FindRuntimeSymbols(&why);
   for (const CapabilityRow& row : kCapabilities) ReportCapability(row, why);
   if (!found) return false;
+  ForgetCollections();
   PrepareEndOfProcess(gc_at_end);
   __atomic_store_n(&g_started, true, __ATOMIC_RELEASE);
   return true;

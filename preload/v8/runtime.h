@@ -25,6 +25,11 @@ void SeenAtLibcCall();
 // requested.
 void SafePoint(int timeout_ms);
 
+// The calling thread, which a tracer has borrowed while it waited in the loop's poll, is at a safe point: its isolate
+// is met. With `end`: the picture of the end is taken, and the recording is frozen. False: it has no isolate, or none
+// that can be asked.
+bool BorrowedSafePoint(bool end);
+
 // Number of mark-compacts that the calling thread's isolate has finished (the main isolate's for threads without one).
 // For Block::birth_gc. Two loads.
 extern __thread const uint32_t* t_major_gcs __attribute__((tls_model("initial-exec"), visibility("hidden")));

@@ -103,6 +103,16 @@ void SeenAtLibcCall() {
   errno = saved_errno;
 }
 
+bool BorrowedSafePoint(bool end) {
+  if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording()) return false;
+  int saved_errno = errno;
+  IsolateRecord* record = FindOrRegisterIsolate();
+  bool done = record != nullptr;
+  if (done && end) done = record->is_main && TakeEndPicture(record, recording::FreezeReason::kDetach, 0);
+  errno = saved_errno;
+  return done;
+}
+
 void SafePoint(int timeout_ms) {
   if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording()) return;
   int saved_errno = errno;

@@ -78,6 +78,7 @@ __attribute__((constructor)) void Start() {
 
 }  // namespace
 
+uint32_t RecordingNumber() { return 0; }
 bool IsRecording() { return __atomic_load_n(&g_recording, __ATOMIC_RELAXED); }
 void Freeze(recording::FreezeReason reason) {
   if (!__atomic_exchange_n(&g_recording, false, __ATOMIC_ACQ_REL)) return;

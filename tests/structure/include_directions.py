@@ -13,7 +13,8 @@ MAY_INCLUDE = {
     "preload/unwind": ["preload/base", "preload/v8/js_frames.h", "recording/layout.h"],
     "preload/v8": ["preload/base", "preload/unwind", "preload/recorder", "recording/layout.h"],
     "preload/recorder": ["preload/base", "preload/unwind", "preload/v8", "memory", "recording/layout.h"],
-    "preload/hooks": ["preload/base", "preload/unwind", "preload/v8", "preload/recorder", "recording/layout.h"],
+    "preload/hooks": ["preload/base", "preload/unwind", "preload/v8", "preload/recorder", "recording/layout.h",
+                      "recording/attach_control.h"],
     "tracer": ["recording"],
     "symbolizer": [],
     "report": ["recording", "symbolizer", "memory"],
@@ -37,6 +38,9 @@ LIBRARIES = {
 }
 # Containers, streams and exceptions must not get into the shim; these headers bring no code along.
 SHIM_CPP_HEADERS = {"cstddef", "cstdint", "type_traits", "atomic", "new", "utility", "initializer_list", "limits", "bit"}
+
+# Shared by the two worlds.
+FREESTANDING = {"recording/layout.h", "recording/attach_control.h"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
@@ -64,8 +68,8 @@ def check_include(path, folder, quoted, name):
     is_cpp = "." not in name and "/" not in name
     if any(under(path, shim) for shim in NO_ABSEIL) and is_cpp and name not in SHIM_CPP_HEADERS:
         return f"the shim may not use <{name}>"
-    if path == "recording/layout.h" and name != "stdint.h":
-        return f"recording/layout.h is freestanding and may not use <{name}>"
+    if path in FREESTANDING and name != "stdint.h":
+        return f"{path} is freestanding and may not use <{name}>"
     return None
 
 

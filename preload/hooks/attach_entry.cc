@@ -1,0 +1,242 @@
+#include "preload/hooks/attach_entry.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#include "preload/base/guard.h"
+#include "preload/base/system.h"
+#include "preload/hooks/attach_hooks.h"
+#include "preload/hooks/memory_originals.h"
+#include "preload/hooks/process_hooks.h"
+#include "preload/hooks/process_originals.h"
+#include "preload/hooks/start.h"
+#include "preload/recorder/recorder_state.h"
+#include "preload/v8/runtime.h"
+#include "recording/attach_control.h"
+
+extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // the linker's: our own ELF header
+
+using nodeleak::recording::AttachControl;
+using nodeleak::recording::AttachRequest;
+using nodeleak::recording::AttachState;
+
+extern "C" __attribute__((visibility("default"))) AttachControl nodeleak_attach_control;
+AttachControl nodeleak_attach_control = {nodeleak::recording::kAttachMagic, nodeleak::recording::kAttachVersion,
+                                         sizeof(AttachControl)};
+
+namespace nodeleak::preload {
+namespace {
+
+constexpr long kFileTimeoutSeconds = 5;
+// Out of the way of programs that count on the lowest free number.
+constexpr int kFirstDescriptor = 900;
+
+AttachControl& Control() { return nodeleak_attach_control; }
+
+void SetState(AttachState state) { __atomic_store_n(&Control().state, static_cast<uint32_t>(state), __ATOMIC_RELEASE); }
+bool IsAsked(AttachRequest request) {
+  return __atomic_load_n(&Control().request, __ATOMIC_ACQUIRE) == static_cast<uint32_t>(request);
+}
+
+void Fail(const char* why) {
+  strncpy(Control().why, why, sizeof Control().why - 1);
+  Control().watcher = 0;
+  SetState(AttachState::kFailed);
+}
+
+// A connection to the tracer: it sends the recording file over it, and its end says that the tracer is gone.
+class TracerSocket {
+ public:
+  // Makes both ends; the tracer takes `outside` out of our descriptor table. False: *why.
+  bool Open(int* outside, const char** why) {
+    int ends[2];
+    *why = "it has too many open files";
+    if (RawSyscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, reinterpret_cast<long>(ends)) != 0)
+      return false;
+    long high = RawSyscall(SYS_fcntl, ends[0], F_DUPFD_CLOEXEC, kFirstDescriptor);
+    fd_ = high >= 0 ? static_cast<int>(high) : ends[0];
+    if (high >= 0) RawSyscall(SYS_close, ends[0]);
+    *outside = ends[1];
+    struct stat status;
+    if (RawSyscall(SYS_fstat, fd_, reinterpret_cast<long>(&status)) == 0) inode_ = status.st_ino;
+    return true;
+  }
+
+  // The descriptor that the tracer sends; -1: none came in time.
+  int Receive() const {
+    timeval patience = {kFileTimeoutSeconds, 0};
+    RawSyscall(SYS_setsockopt, fd_, SOL_SOCKET, SO_RCVTIMEO, reinterpret_cast<long>(&patience), sizeof patience);
+    char byte;
+    iovec data = {&byte, 1};
+    alignas(cmsghdr) char room[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message = {};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = room;
+    message.msg_controllen = sizeof room;
+    long got;
+    do got = RawSyscall(SYS_recvmsg, fd_, reinterpret_cast<long>(&message), MSG_CMSG_CLOEXEC);
+    while (got == -EINTR);
+    const cmsghdr* header = got == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
+    if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) return -1;
+    int fd;
+    memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    return fd;
+  }
+
+  // Sleeps until the tracer writes, is gone, or the time is over.
+  enum class Waited : uint8_t { kTime, kMessage, kGone };
+  Waited Wait(uint32_t ms) const {
+    if (fd_ < 0) {
+      timespec nap = {ms / 1000, static_cast<long>(ms % 1000) * 1'000'000};
+      RawSyscall(SYS_nanosleep, reinterpret_cast<long>(&nap), 0);
+      return Waited::kTime;
+    }
+    if (!IsOurs()) return Waited::kGone;  // the program closed it: nobody can tell us any more
+    pollfd entry = {fd_, POLLIN | POLLRDHUP, 0};
+    if (RawSyscall(SYS_poll, reinterpret_cast<long>(&entry), 1, ms) <= 0) return Waited::kTime;
+    char byte;
+    const bool message = (entry.revents & POLLIN) != 0 &&
+                         RawSyscall(SYS_recvfrom, fd_, reinterpret_cast<long>(&byte), 1, MSG_DONTWAIT, 0, 0) == 1;
+    return message ? Waited::kMessage : Waited::kGone;
+  }
+
+  void Close() {
+    if (IsOurs()) RawSyscall(SYS_close, fd_);
+    fd_ = -1;
+  }
+
+ private:
+  // The program may have closed our descriptor and reused its number.
+  bool IsOurs() const {
+    struct stat status;
+    return fd_ >= 0 && RawSyscall(SYS_fstat, fd_, reinterpret_cast<long>(&status)) == 0 && status.st_ino == inode_ &&
+           S_ISSOCK(status.st_mode);
+  }
+
+  int fd_ = -1;
+  uint64_t inode_ = 0;
+};
+TracerSocket g_tracer;
+
+bool ReceiveFile(int* file, const char** why) {
+  int outside = -1;
+  if (!g_tracer.Open(&outside, why)) return false;
+  Control().file_socket = outside;
+  SetState(AttachState::kWantsFile);
+  *file = g_tracer.Receive();
+  RawSyscall(SYS_close, outside);
+  *why = "the tracer did not send the recording file";
+  return *file >= 0;
+}
+
+bool Begin(int file, const char** why) {
+  const bool is_node = IsNode();
+  RecorderOptions options = {};
+  options.descriptor = file;
+  options.shim_path = Control().shim_path;
+  options.max_bytes = Control().max_recording_bytes;
+  options.sample_bytes = Control().sample_bytes;
+  options.gc_at_end = true;
+  options.flags = recording::kIsAttached | recording::kIsRootCommand | (is_node ? recording::kIsNode : 0u);
+  if (!StartRecording(options, why)) return false;
+  // The tracer hooks whatever the program itself is bound to.
+  SetCapability(recording::CapabilityId::kAllocations, recording::CapabilityState::kFull, nullptr);
+  if (Control().other_allocator != 0) SetOtherAllocator();
+  StartProcessHooks();
+  StartFeatures(is_node, options.gc_at_end);
+  return true;
+}
+
+// Told to stop, or left alone by a tracer that did not say that we should go on.
+void StopIfAsked(TracerSocket::Waited waited) {
+  if (waited == TracerSocket::Waited::kGone) {
+    g_tracer.Close();
+    if (__atomic_load_n(&Control().keep, __ATOMIC_ACQUIRE) == 0) return Freeze(recording::FreezeReason::kDetach);
+  }
+  if (IsAsked(AttachRequest::kStop) || IsAsked(AttachRequest::kRelease)) Freeze(recording::FreezeReason::kDetach);
+}
+
+void Sleep(uint32_t ms) { StopIfAsked(g_tracer.Wait(ms)); }
+
+void* AttachMain(void*) {
+  Control().watcher = static_cast<uint32_t>(RawSyscall(SYS_gettid));
+  ReleaseRecording();  // of an earlier tracer that was killed
+  const char* why = "";
+  int file;
+  if (!ReceiveFile(&file, &why) || !Begin(file, &why)) {
+    g_tracer.Close();
+    Fail(why);
+    return nullptr;
+  }
+  __atomic_store_n(&g_recorder.control->recording, 1u, __ATOMIC_RELEASE);
+  SetState(AttachState::kRecording);
+  Watch(Sleep);
+  SetState(AttachState::kStopped);
+  while (!IsAsked(AttachRequest::kRelease)) {
+    constexpr uint32_t kTickMs = 100;
+    if (g_tracer.Wait(kTickMs) == TracerSocket::Waited::kGone) g_tracer.Close();
+  }
+  g_tracer.Close();
+  ReleaseRecording();
+  Control().watcher = 0;
+  SetState(AttachState::kInert);
+  return nullptr;
+}
+
+// Behind libc in the order of loading: not preloaded.
+int LooksForLibc(dl_phdr_info* info, size_t, void* before_us) {
+  if (info->dlpi_addr == reinterpret_cast<uint64_t>(__ehdr_start)) return 1;
+  const char* slash = strrchr(info->dlpi_name, '/');
+  if (slash != nullptr && strcmp(slash, "/libc.so.6") == 0) *static_cast<bool*>(before_us) = true;
+  return 0;
+}
+
+}  // namespace
+
+bool WasInjected() {
+  bool libc_before_us = false;
+  dl_iterate_phdr(LooksForLibc, &libc_before_us);
+  return libc_before_us;
+}
+
+void DescribePreloaded() {
+  Control().pid = static_cast<uint32_t>(RawSyscall(SYS_getpid));
+  SetState(AttachState::kPreloaded);
+}
+
+}  // namespace nodeleak::preload
+
+// Called by the tracer on a borrowed thread of the program, which is at a place where it holds no lock of the allocator
+// or the dynamic linker: quick, and all the work on a thread of our own.
+extern "C" __attribute__((visibility("default"))) int nodeleak_attach_start() {
+  using namespace nodeleak::preload;
+  Guard guard;
+  AttachControl& control = Control();
+  const auto pid = static_cast<uint32_t>(RawSyscall(SYS_getpid));
+  if (control.watcher != 0 && control.pid == pid) return EBUSY;
+  FindMemoryOriginals();
+  process_originals();
+  DescribeAttachHooks(&control);
+  control.pid = pid;
+  control.keep = 0;
+  control.why[0] = '\0';
+  __atomic_store_n(&control.request, static_cast<uint32_t>(AttachRequest::kNone), __ATOMIC_RELEASE);
+  SetState(AttachState::kStarting);
+  const int error = StartOwnThread(AttachMain);
+  if (error != 0) SetState(AttachState::kInert);
+  return error;
+}
+
+// Called by the tracer on the thread of node's event loop while it waits there: the isolate is met and, where `end` is
+// 1, the picture of the end taken: a full collection, and the freeze. 0: this thread has no isolate that can be asked.
+extern "C" __attribute__((visibility("default"))) int nodeleak_attach_safe_point(int end) {
+  return nodeleak::preload::v8::BorrowedSafePoint(end != 0) ? 1 : 0;
+}

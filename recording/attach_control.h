@@ -1,0 +1,81 @@
+// What a tracer outside and the shim inside a process that was attached to say to each other. Freestanding like
+// layout.h: fixed-width integers, no pointers. The shim exports one AttachControl; the tracer reads and writes it
+// through /proc/PID/mem, and trusts it no more than a recording: it lies in a process that somebody else controls.
+//
+//   state      kInert --start--> kStarting --> kWantsFile --file comes--> kRecording --stop--> kStopped --release-->
+//   kInert
+//                                   `-------------- trouble ---------------> kFailed (why)
+//
+// Only the shim writes `state`, only the tracer writes `request`. Hooks are put into the program's text between
+// kRecording and kStopped, by the tracer alone; `hooks` remembers them, so that any later tracer can take them out.
+#pragma once
+
+#include <stdint.h>
+
+namespace nodeleak::recording {
+
+inline constexpr uint64_t kAttachMagic = 0x484341544b4c4e00ull;
+inline constexpr uint32_t kAttachVersion = 1;  // one more with every change of this file or of what the rows mean
+
+enum class AttachState : uint32_t {
+  kInert = 0,      // loaded, nothing runs
+  kStarting = 1,   // the shim's thread is being made
+  kWantsFile = 2,  // waits for the recording file to be sent over file_socket
+  kRecording = 3,
+  kStopped = 4,    // frozen; the recording is still mapped
+  kFailed = 5,     // `why` says what; the thread has ended
+  kPreloaded = 6,  // by LD_PRELOAD: nothing here is for a tracer
+};
+enum class AttachRequest : uint32_t {
+  kNone = 0,
+  kStop = 1,     // freeze the recording
+  kRelease = 2,  // no thread is inside the recorder any more: unmap everything and end
+};
+
+// One function of the program that is hooked, by the shim's function of the same name.
+struct AttachHook {
+  char symbol[40];      // NUL-terminated; hooked at its first definition in link-map order
+  uint64_t original;    // address of the pointer that the hook calls: gets the trampoline
+  uint64_t trampoline;  // kTrampolineBytes in the shim's text for the displaced instructions
+  uint64_t patched_at;  // the function's address while its first bytes are ours; 0: not hooked
+  // Not 0: a byte that becomes 1 with the hook, and the function is hooked only where it lies in one library with
+  // malloc: the operators new and delete of an allocator, which do not call malloc. libstdc++'s do.
+  uint64_t enable;
+  uint8_t saved[16];  // what stood there
+  uint32_t saved_bytes;
+  uint32_t reserved;
+};
+static_assert(sizeof(AttachHook) == 96);
+inline constexpr uint32_t kTrampolineBytes = 64;
+inline constexpr uint32_t kMaxAttachHooks = 48;
+
+struct AttachControl {
+  uint64_t magic;
+  uint32_t version;
+  uint32_t control_bytes;  // sizeof(AttachControl)
+  uint32_t state;          // AttachState
+  uint32_t request;        // AttachRequest
+  uint32_t keep;           // 1: go on recording when the tracer is gone
+  uint32_t pid;            // of the process that wrote the state, as it knows itself: a forked child has a copy
+  uint32_t watcher;        // thread id of the shim's thread, as the process knows it; 0: none
+  int32_t file_socket;     // descriptor in the target over which the recording is sent, while kWantsFile
+  // settings of the next start
+  uint64_t max_recording_bytes;
+  uint64_t sample_bytes;
+  // how far from a thread's fs base its recorder depth lies: 0 there means that the thread is not inside the recorder
+  int64_t depth_offset;
+  uint32_t hook_count;
+  uint32_t other_allocator;  // a setting: 1 where the program's malloc is not libc's
+  AttachHook hooks[kMaxAttachHooks];
+  char why[256];             // NUL-terminated, of kFailed
+  char recording_path[512];  // for whoever reads or stops a kept recording
+  char shim_path[512];       // where the file of the shim lies, for the names of its functions
+};
+static_assert(sizeof(AttachControl) == 72 + 96 * kMaxAttachHooks + 256 + 512 + 512);
+
+// The names that the shim exports for the tracer.
+inline constexpr char kAttachControlSymbol[] = "nodeleak_attach_control";
+inline constexpr char kAttachStartSymbol[] = "nodeleak_attach_start";           // int(): 0 or errno
+inline constexpr char kAttachSafePointSymbol[] = "nodeleak_attach_safe_point";  // int(int end): 1, or 0 for "not here"
+
+}  // namespace nodeleak::recording

@@ -1,0 +1,409 @@
+"""Attaching to real processes: threaded C++ programs and each node of NODELEAK_TEST_NODES ("18=/path 20=/path ...").
+
+attach_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
+"""
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+NODELEAK, SHIM, PROGRAMS = (os.path.abspath(path) for path in sys.argv[1:4])
+DRIVER = os.path.join(PROGRAMS, 'attach_driver')
+SERVER = os.path.join(HERE, 'programs', 'server.js')
+NODES = dict(item.split('=', 1) for item in os.environ.get('NODELEAK_TEST_NODES', '').split())
+GRACE = 60  # seconds for anything; a hang is a failure, not a wait
+
+
+def program(name):
+    return os.path.join(PROGRAMS, 'attach_' + name)
+
+
+class Target:
+    """A process that says "ready", goes on until its stdin ends or says "end", and then tells how it went."""
+
+    def __init__(self, command, handshake=True, **options):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+        self.pid = self.process.pid
+        if handshake:
+            line = self.process.stdout.readline()
+            assert line == 'ready\n', line
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def say(self, line):
+        self.process.stdin.write(line + '\n')
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def end(self, last_word=None):
+        """The exit status, and what it said at last."""
+        output = self.process.communicate(last_word, timeout=GRACE)[0]
+        return self.process.returncode, output
+
+    def descriptors(self):
+        return sorted(os.readlink(f'/proc/{self.pid}/fd/{fd}').split(':')[0] for fd in os.listdir(f'/proc/{self.pid}/fd'))
+
+    def mappings(self):
+        with open(f'/proc/{self.pid}/maps') as maps:
+            return maps.read()
+
+
+def run(*command, **options):
+    return subprocess.run(command, capture_output=True, text=True, timeout=GRACE, **options)
+
+
+def numbers(text):
+    return {name: int(value) for name, value in re.findall(r'^(\w+) (\d+)$', text, re.M)}
+
+
+class AttachTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix='attach.')
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def driver(self, *arguments):
+        result = run(DRIVER, *map(str, arguments))
+        self.assertEqual(0, result.returncode, result.stdout + result.stderr)
+        return numbers(result.stdout)
+
+    def cycles(self, target, count, on_ms=100, off_ms=20):
+        result = self.driver('cycles', target.pid, SHIM, self.path('cycles.rec'), count, on_ms, off_ms)
+        self.assertEqual(0, result['failed'])
+        return result
+
+    def nodeleak(self, *arguments, status=0, **options):
+        result = run(NODELEAK, *map(str, arguments), cwd=self.folder, **options)
+        self.assertEqual(status, result.returncode, result.stdout + result.stderr)
+        return result
+
+    def attach(self, target, *options, duration='300ms'):
+        report = self.path('report.json')
+        result = self.nodeleak('attach', f'--duration={duration}', f'--report={report}', '--quiet', *options, target.pid)
+        with open(report) as file:
+            return json.load(file), result
+
+    def expect_clean_text(self, target):
+        text = self.driver('text', target.pid)
+        self.assertGreater(text['compared'], 1_000_000)
+        self.assertEqual(0, text['differ'])
+
+
+class ProgramTest(AttachTest):
+    """Programs that are not node."""
+
+    def test_a_threaded_program_is_recorded_and_goes_on(self):
+        with Target([program('threads')]) as target:
+            before = target.descriptors()
+            self.cycles(target, 8, on_ms=30)
+            report, _ = self.attach(target)
+            self.assertEqual('detached', report['process']['ended'])
+            self.assertGreater(report['totals']['allocations'], 10_000)
+            functions = {frame['function'] for group in report['groups'] for stack in group['stacks']
+                         for frame in stack['frames']}
+            self.assertTrue(any('Churn' in function for function in functions), functions)
+            self.expect_clean_text(target)
+            self.assertEqual(before, target.descriptors())
+            status, said = target.end()
+            self.assertEqual((0, 0), (status, numbers(said)['corrupt']), said)
+
+    def test_every_allocation_is_seen(self):
+        with Target([program('threads'), 'counted']) as target:
+            self.nodeleak('attach', '--keep', '-q', '-o', 'kept.rec', target.pid)
+            said = target.say('go')
+            allocated = int(said.split()[1])
+            self.nodeleak('detach', target.pid)
+            self.nodeleak('report', '-q', '--report=report.json', 'kept.rec')
+            with open(self.path('report.json')) as file:
+                totals = json.load(file)['totals']
+            self.assertLess(abs(totals['allocations'] - allocated), allocated / 1000, (totals, said))
+            self.assertEqual({'blocks': 0, 'stacks': 0, 'bytes': 0}, totals['lost'])
+            self.assertEqual(0, target.end()[0])
+
+    def test_registers_of_a_borrowed_thread_are_kept(self):
+        with Target([program('registers')]) as target:
+            self.assertEqual({'calls': 15, 'refused': 0, 'wrong': 0}, self.driver('calls', target.pid, 15))
+            status, said = target.end('x')
+            self.assertEqual((0, 0), (status, numbers(said)['wrong']), said)
+
+    def test_an_interrupted_sleep_goes_on(self):
+        for call in ('nanosleep', 'poll', 'condition'):
+            with self.subTest(call=call), Target([program('sleeps'), call]) as target:
+                calls = self.driver('calls', target.pid, 15)
+                self.assertEqual(0, calls['wrong'])
+                status, said = target.end('x')
+                self.assertEqual((0, 0, 0), (status, numbers(said)['failed'], numbers(said)['early']), said)
+
+    def test_a_killed_tracer_leaves_a_healthy_process(self):
+        for point in run(DRIVER, 'points').stdout.splitlines():
+            with self.subTest(point=point), Target([program('threads')]) as target:
+                killed = run(DRIVER, 'die', str(target.pid), SHIM, self.path('killed.rec'), point)
+                self.assertEqual(-signal.SIGKILL, killed.returncode, killed.stderr)
+                self.cycles(target, 1)
+                self.expect_clean_text(target)
+                self.assertFalse([name for name in target.descriptors() if 'memfd' in name])
+                status, said = target.end()
+                self.assertEqual((0, 0), (status, numbers(said)['corrupt']), said)
+
+    def test_what_a_killed_tracer_left_can_be_taken_back_by_hand(self):
+        with Target([program('threads')]) as target:
+            run(DRIVER, 'die', str(target.pid), SHIM, self.path('killed.rec'), 'patched')
+            self.assertRegex(self.nodeleak('detach', target.pid).stderr, 'cleaned up|no longer recorded')
+            self.expect_clean_text(target)
+            self.assertIn('nothing of nodeleak', self.nodeleak('detach', target.pid, status=2).stderr)
+            # What it had recorded until then can be read.
+            self.nodeleak('report', '-q', '--report=killed.json', 'killed.rec')
+            self.assertEqual(0, target.end()[0])
+
+    def test_a_process_in_another_namespace(self):
+        root = self.path('root')
+        binds = ['lib', 'lib64', 'usr', 'dev']
+        for name in binds + ['proc', 'programs']:
+            os.makedirs(os.path.join(root, name))
+        mounts = [f'mount --bind /{name} {root}/{name}' for name in binds if os.path.isdir('/' + name)]
+        script = ' && '.join(mounts + [f'mount --bind {PROGRAMS} {root}/programs', f'mount -t proc proc {root}/proc',
+                                       f'exec chroot {root} /programs/attach_threads'])
+        command = ['unshare', '--mount', '--pid', '--fork', '--propagation', 'private', 'sh', '-c', script]
+        if run('unshare', '--mount', '--pid', '--fork', 'true').returncode != 0:
+            self.skipTest('no right to make namespaces')
+        with Target(command) as target:
+            outer = target.pid
+            with open(f'/proc/{outer}/task/{outer}/children') as children:
+                target.pid = int(children.read())
+            report, _ = self.attach(target)
+            self.assertEqual(target.pid, report['process']['pid'])
+            self.assertGreater(report['totals']['allocations'], 10_000)
+            self.assertEqual(0, target.end()[0])
+
+
+class RefusalTest(AttachTest):
+    def refused(self, pid, sentence, **options):
+        result = self.nodeleak('attach', '--duration=1ms', pid, status=2, **options)
+        self.assertIn(f'cannot attach to {pid}: ', result.stderr)
+        self.assertRegex(result.stderr, sentence)
+        self.assertEqual([], [name for name in os.listdir(self.folder) if name.endswith('.rec')])
+
+    def compile(self, compiler, source, *options):
+        if shutil.which(compiler) is None:
+            self.skipTest(f'no {compiler}')
+        result = subprocess.run([compiler, '-x', 'c', '-', '-o', self.path('program'), *options], input=source, text=True,
+                                capture_output=True)
+        if result.returncode != 0:
+            self.skipTest(result.stderr)
+        return self.path('program')
+
+    READY = '#include <stdio.h>\n#include <unistd.h>\nint main() { puts("ready"); fflush(stdout); pause(); }'
+
+    def test_no_such_process(self):
+        process = subprocess.Popen(['true'])
+        process.wait()
+        self.refused(process.pid, 'there is no such process')
+        self.assertIn('takes one process id', self.nodeleak('attach', 'node', status=2).stderr)
+
+    def test_a_thread(self):
+        with Target([program('threads')]) as target:
+            thread = max(map(int, os.listdir(f'/proc/{target.pid}/task')))
+            if thread != target.pid and os.path.exists(f'/proc/{thread}/status'):
+                result = run(NODELEAK, 'attach', '--duration=1ms', str(thread), cwd=self.folder)
+                self.assertRegex(result.stderr, f'thread of process {target.pid}|no such process')
+
+    def test_a_statically_linked_program(self):
+        with Target([self.compile('gcc', self.READY, '-static')]) as target:
+            self.refused(target.pid, 'statically linked')
+
+    def test_a_program_of_musl(self):
+        with Target([self.compile('musl-gcc', self.READY)]) as target:
+            self.refused(target.pid, 'musl')
+
+    def test_a_32_bit_program(self):
+        with Target([self.compile('gcc', self.READY, '-m32')]) as target:
+            self.refused(target.pid, '32-bit')
+
+    def test_a_program_under_strict_seccomp(self):
+        source = self.READY.replace('pause();', 'prctl(PR_SET_SECCOMP, 1); char c; read(0, &c, 1);')
+        with Target([self.compile('gcc', '#include <sys/prctl.h>\n' + source)]) as target:
+            for _ in range(100):
+                with open(f'/proc/{target.pid}/status') as status:
+                    if 'Seccomp:\t1' in status.read():
+                        break
+                time.sleep(0.01)
+            self.refused(target.pid, 'strict seccomp')
+
+    def test_a_stopped_process(self):
+        with Target([program('sleeps'), 'poll']) as target:
+            target.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, target.pid, os.WSTOPPED | os.WNOWAIT)
+            self.refused(target.pid, 'stopped.*kill -CONT')
+
+    def test_a_traced_process(self):
+        with Target([program('sleeps'), 'poll']) as target:
+            with Target([DRIVER, 'hold', str(target.pid)]) as tracer:
+                self.refused(target.pid, f'process {tracer.pid} .*tracing it')
+
+    def test_a_zombie(self):
+        process = subprocess.Popen(['true'])
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        self.refused(process.pid, 'zombie')
+        process.wait()
+
+    def test_a_kernel_thread(self):
+        with open('/proc/2/status') as status:
+            if 'kthreadd' not in status.read():
+                self.skipTest('no kernel thread in sight')
+        self.refused(2, 'thread of the kernel')
+
+    def test_another_users_process(self):
+        if os.geteuid() != 0:
+            self.skipTest('only root can be somebody else')
+        nobody = 65534
+        with Target([program('sleeps'), 'poll']) as target:
+            os.chmod(self.folder, 0o777)
+            result = run(DRIVER, 'as', str(nobody), NODELEAK, 'attach', '--duration=1ms', str(target.pid), cwd=self.folder)
+            self.assertEqual(2, result.returncode, result.stderr)
+            self.assertRegex(result.stderr, f'it runs as user 0 and nodeleak as user {nobody}')
+            self.assertEqual(0, target.end('x')[0])
+
+    def test_a_file_in_the_way(self):
+        with open(self.path('taken.rec'), 'w') as file:
+            file.write('not a recording')
+        with Target([program('threads')]) as target:
+            result = self.nodeleak('attach', '-o', 'taken.rec', target.pid, status=2)
+            self.assertIn('is not a recording', result.stderr)
+            self.assertEqual(0, target.end()[0])
+
+
+def on_each_node(test):
+    def run_on_each(self):
+        for major, node in NODES.items():
+            with self.subTest(node=major):
+                test(self, node)
+    return run_on_each
+
+
+class NodeTest(AttachTest):
+    KEPT = 50021
+
+    def kept_group(self, report):
+        groups = [group for group in report['groups']
+                  if group['kind'] == 'array-buffer' and (group['site'] or {}).get('function') == 'keepSome']
+        self.assertEqual(1, len(groups), [group['site'] for group in report['groups']])
+        return groups[0]
+
+    @on_each_node
+    def test_a_server_under_load(self, node):
+        with Target([node, SERVER]) as target:
+            result = self.cycles(target, 3)
+            self.nodeleak('attach', '--keep', '-o', 'kept.rec', target.pid)
+            for _ in range(2):
+                self.assertEqual('kept', target.say('keep 20'))
+            live = self.nodeleak('report', '-q', '--report=live.json', 'kept.rec')
+            self.assertIn('no longer recorded', self.nodeleak('detach', target.pid).stderr)
+            self.nodeleak('report', '-q', '--report=kept.json', 'kept.rec')
+            with open(self.path('kept.json')) as file:
+                report = json.load(file)
+            group = self.kept_group(report)
+            self.assertEqual((40, 40 * self.KEPT), (group['liveBlocks'], group['liveBytes']))
+            self.assertEqual((SERVER, ['main']), (group['site']['file'], group['threads']))
+            frames = [frame['function'] for frame in group['stacks'][0]['frames']]
+            self.assertIn('keepSome', frames)
+            self.assertTrue(frames[-1] in ('_start', '(anonymous)') or 'node' in frames[-1], frames)
+            self.assertEqual({'blocks': 0, 'stacks': 0, 'bytes': 0}, report['totals']['lost'])
+            # Again, into a new recording: it knows nothing of the old one.
+            report, _ = self.attach(target, duration='200ms')
+            self.assertFalse([g for g in report['groups'] if (g['site'] or {}).get('function') == 'keepSome' and g['liveBytes']])
+            self.expect_clean_text(target)
+            status, said = target.end('end\n')
+            counts = json.loads(said)
+            self.assertEqual((0, 0), (status, counts['bad']), said)
+            self.assertGreater(min(counts['good'], counts['workers'], counts['programs']), 0, said)
+            print(f'        {result["pauses"]} pauses: p50 {result["pause_p50"]} us, p95 {result["pause_p95"]} us, '
+                  f'largest {result["pause_max"]} us; {said.strip()}', flush=True)
+
+    @on_each_node
+    def test_nothing_is_left_growing(self, node):
+        with Target([node, '-e', 'console.log("ready"); process.stdin.resume()']) as target:
+            self.cycles(target, 2, on_ms=20)
+            before = target.descriptors(), len(target.mappings().splitlines())
+            self.cycles(target, 6, on_ms=20)
+            self.assertEqual(before, (target.descriptors(), len(target.mappings().splitlines())))
+            self.assertEqual(0, target.end()[0])
+
+    @on_each_node
+    def test_full_collection_at_the_end(self, node):
+        source = 'globalThis.kept = []; setInterval(() => { new ArrayBuffer(300007); kept.push(1); }, 5);' \
+                 'console.log("ready"); process.stdin.on("end", () => process.exit()).resume()'
+        with Target([node, '-e', source]) as target:
+            report, _ = self.attach(target, duration='500ms')
+            garbage = [g for g in report['groups'] if g['kind'] == 'array-buffer' and g['allocatedBytes'] >= 300007]
+            self.assertTrue(garbage)
+            self.assertLessEqual(sum(group['liveBlocks'] for group in garbage), 1)
+            self.assertGreater(report['totals']['majorGcs'], 0)
+            self.assertEqual(0, target.end()[0])
+
+    @on_each_node
+    def test_attached_and_prefixed_agree(self, node):
+        program = self.path('agree.js')
+        with open(program, 'w') as file:
+            file.write('''
+                const kept = globalThis.kept = [];
+                function buffers() { for (let i = 0; i < 7; i++) kept.push(Buffer.alloc(61001)); }
+                function slow() { for (let i = 0; i < 5; i++) kept.push(Buffer.allocUnsafeSlow(70001)); }
+                function wasm() { kept.push(new WebAssembly.Memory({ initial: 3, maximum: 5 })); }
+                function work() { buffers(); [1].map(slow); wasm(); }
+                console.log('ready');
+                process.stdin.once('data', () => { work(); console.log('kept'); process.stdin.once('data', () => process.exit()); });
+            ''')
+        prefixed = Target([NODELEAK, 'run', '-q', '-o', self.path('prefixed.rec'), f'--report={self.path("prefixed.json")}',
+                           node, program])
+        with prefixed:
+            self.assertEqual('kept', prefixed.say('go'))
+            self.assertEqual(0, prefixed.end('end\n')[0])
+        with Target([node, program]) as target:
+            self.nodeleak('attach', '--keep', '-q', '-o', 'attached.rec', target.pid)
+            self.assertEqual('kept', target.say('go'))
+            self.nodeleak('detach', target.pid)
+            self.nodeleak('report', '-q', '--report=attached.json', 'attached.rec')
+            self.assertEqual(0, target.end('end\n')[0])
+
+        def of(name):
+            with open(self.path(name)) as file:
+                groups = json.load(file)['groups']
+            return {(g['kind'], g['site']['function']): (g['liveBytes'], g['liveBlocks'], g['site']['line'],
+                                                         [[f['function'] for f in s['frames']] for s in g['stacks']])
+                    for g in groups if g['kind'] in ('array-buffer', 'wasm-memory') and g['liveBytes'] and g['site'] and
+                    g['site']['function'] in ('buffers', 'slow', 'wasm')}
+        self.assertEqual(of('prefixed.json'), of('attached.json'))
+        self.assertIn(('array-buffer', 'slow'), of('attached.json'))
+
+    @on_each_node
+    def test_a_process_started_with_the_prefix_is_read(self, node):
+        command = [NODELEAK, 'run', '-q', '-o', self.path('prefixed.rec'), node, '-e',
+                   'console.log("ready"); process.stdin.on("end", () => process.exit()).resume()']
+        with Target(command) as target:
+            with open(f'/proc/{target.pid}/task/{target.pid}/children') as children:
+                child = int(children.read().split()[0])
+            result = self.nodeleak('attach', '--duration=1ms', child)
+            self.assertIn('is recorded already', result.stderr)
+            self.assertIn('still running', result.stdout)
+            self.assertIn('was started under nodeleak', self.nodeleak('detach', child, status=2).stderr)
+            self.assertEqual(0, target.end()[0])
+
+
+if __name__ == '__main__':
+    unittest.main(argv=[sys.argv[0]] + sys.argv[4:], verbosity=2)

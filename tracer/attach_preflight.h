@@ -1,0 +1,26 @@
+// Outside. Looks at a process before anything is done to it: can a library be loaded into it at all? Every reason that
+// is known beforehand is one sentence that says what to do. Nothing is stopped or changed.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace nodeleak::tracer {
+
+struct AttachTarget {
+  pid_t pid = 0;
+  uint64_t start_ticks = 0;
+  std::string executable;          // as /proc/PID/exe names it
+  std::vector<std::string> notes;  // sentences for the person; nothing that forbids it
+};
+
+absl::StatusOr<AttachTarget> CheckAttachable(pid_t pid);
+
+// Why ptrace or the memory of a process is refused although it exists: whose it is, Yama, capabilities.
+std::string ExplainRefusal(pid_t pid);
+
+}  // namespace nodeleak::tracer

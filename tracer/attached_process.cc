@@ -1,0 +1,223 @@
+#include "tracer/attached_process.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "tracer/inject.h"
+#include "tracer/proc_files.h"
+#include "tracer/test_point.h"
+
+namespace nodeleak::tracer {
+namespace {
+
+using recording::AttachControl;
+using recording::AttachRequest;
+using recording::AttachState;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kWorldPatience(10'000);  // for all threads to be stoppable at the same time
+constexpr milliseconds kStopPatience(3000);     // for the shim's thread to freeze the recording
+constexpr milliseconds kReleasePatience(3000);
+constexpr milliseconds kQuietPatience(2000);  // for threads inside the recorder to come out
+constexpr milliseconds kMeetPatience(100);
+constexpr milliseconds kCollectPatience(3000);  // for the event loop to sleep
+constexpr milliseconds kCollectLimit(60'000);   // a heap of gigabytes
+
+// How long one attempt may keep the threads that stopped at once waiting for those that did not: short at first. A
+// thread that starts a program (vfork) cannot be stopped for a millisecond or so.
+constexpr milliseconds kWorldLimits[] = {milliseconds(15),  milliseconds(15),  milliseconds(30), milliseconds(60),
+                                         milliseconds(125), milliseconds(250), milliseconds(500)};
+
+// An abstract socket's name, held as long as the process works on the target: ours alone, gone with us.
+absl::StatusOr<UniqueFd> Claim(const AttachTarget& target) {
+  UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const std::string name = absl::StrCat("nodeleak-attach-", target.pid, "-", target.start_ticks);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  memcpy(address.sun_path + 1, name.data(), name.size());
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) return socket;
+  return absl::FailedPreconditionError(errno == EADDRINUSE
+                                           ? std::string("another nodeleak is at work on it at this moment")
+                                           : absl::StrCat("cannot claim it: ", strerror(errno)));
+}
+
+// A thread's id, or a process's, as the process itself knows it, in its own pid namespace.
+uint32_t InnermostId(pid_t pid, absl::string_view status_file, absl::string_view field) {
+  const std::vector<std::string> ids =
+      absl::StrSplit(StatusField(ReadProcFile(pid, status_file), field), absl::ByAnyChar("\t "), absl::SkipEmpty());
+  return ids.empty() ? 0 : static_cast<uint32_t>(strtoul(ids.back().c_str(), nullptr, 10));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AttachedProcess>> AttachedProcess::Open(const AttachTarget& target) {
+  absl::StatusOr<UniqueFd> claim = Claim(target);
+  if (!claim.ok()) return claim.status();
+  absl::StatusOr<RemoteMemory> memory = RemoteMemory::Open(target.pid);
+  if (!memory.ok()) return absl::PermissionDeniedError(ExplainRefusal(target.pid));
+  std::unique_ptr<AttachedProcess> process(new AttachedProcess(target, *std::move(memory), *std::move(claim)));
+  if (absl::Status status = process->Look(); !status.ok()) return status;
+  return process;
+}
+
+absl::Status AttachedProcess::Look() {
+  shim_.reset();
+  absl::StatusOr<RemoteObjects> objects = RemoteObjects::Read(memory_);
+  if (!objects.ok()) return objects.status();
+  objects_ = std::make_unique<RemoteObjects>(*std::move(objects));
+  absl::StatusOr<std::optional<ShimInProcess>> shim = ShimInProcess::Find(memory_, *objects_);
+  if (!shim.ok()) return shim.status();
+  shim_ = *std::move(shim);
+  return absl::OkStatus();
+}
+
+absl::Status AttachedProcess::Inject(const std::string& shim_path) {
+  if (absl::Status status = InjectLibrary(memory_, *objects_, shim_path); !status.ok()) return status;
+  if (absl::Status status = Look(); !status.ok()) return status;
+  if (has_shim()) return absl::OkStatus();
+  return absl::InternalError("the recorder was loaded but is not in its list of libraries");
+}
+
+absl::StatusOr<AttachState> AttachedProcess::State() const {
+  const absl::StatusOr<AttachControl> control = shim_->ReadControl();
+  if (!control.ok()) return control.status();
+  if (control->pid != InnermostId(target_.pid, "status", "NSpid")) return AttachState::kInert;
+  return static_cast<AttachState>(control->state);
+}
+
+template <typename Change>
+absl::Status AttachedProcess::InStoppedWorld(Change change) {
+  const auto begin = steady_clock::now();
+  absl::Status last;
+  for (size_t attempt = 0; steady_clock::now() - begin < kWorldPatience; ++attempt) {
+    const milliseconds limit = kWorldLimits[std::min(attempt, std::size(kWorldLimits) - 1)];
+    absl::StatusOr<StoppedWorld> world = StoppedWorld::Stop(target_.pid, limit);
+    last = world.status();
+    if (world.ok()) {
+      ReachTestPoint("world stopped");
+      last = change(&*world);
+      pauses_.push_back(world->Release());
+    }
+    if (!absl::IsUnavailable(last)) return last;
+    // Not in step with whatever it does again and again.
+    std::this_thread::sleep_for(milliseconds(5 + 7 * (attempt % 4)));
+    TracedThread::LetGoOfLatecomers();
+  }
+  return last;
+}
+
+absl::Status AttachedProcess::InstallHooks() {
+  absl::StatusOr<HookPlans> plans = PlanHooks(memory_, *objects_, *shim_);
+  if (!plans.ok()) return plans.status();
+  if (absl::Status status = PrepareHooks(memory_, *shim_, *plans); !status.ok()) return status;
+  notes_.insert(notes_.end(), plans->notes.begin(), plans->notes.end());
+  absl::Status status = InStoppedWorld([&](StoppedWorld* world) { return WriteHooks(memory_, world, *plans); });
+  if (status.ok()) ReachTestPoint("patched");
+  return status;
+}
+
+absl::StatusOr<bool> AttachedProcess::Collect() const {
+  absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &shim_->object());
+  if (!caller.ok()) return caller.status();
+  const absl::StatusOr<std::vector<uint64_t>> done =
+      caller->Call({RemoteStep::Call(shim_->safe_point(), {1})}, Borrow::kMainInLoop, kCollectPatience, kCollectLimit);
+  if (absl::IsUnavailable(done.status())) return false;
+  if (!done.ok()) return done.status();
+  return static_cast<int32_t>((*done)[0]) == 1;
+}
+
+void AttachedProcess::MeetMainIsolate() const {
+  const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &shim_->object());
+  if (!caller.ok()) return;
+  const auto ignored =
+      caller->Call({RemoteStep::Call(shim_->safe_point(), {0})}, Borrow::kMainInLoop, kMeetPatience, kStopPatience);
+  static_cast<void>(ignored);
+}
+
+// The shim's depth counter of every thread, from outside: 0 means that it is not in the recorder, and since the
+// recording has stopped it will not touch it again. Our own thread there does not count.
+bool AttachedProcess::IsAnyThreadInside(StoppedWorld* world, const AttachControl& control) const {
+  return std::any_of(world->threads().begin(), world->threads().end(), [&](const StoppedThread& stopped) {
+    const auto depth_at =
+        static_cast<RemoteAddress>(stopped.registers.fs_base + static_cast<uint64_t>(control.depth_offset));
+    uint32_t depth = 0;
+    if (!memory_.TryRead(depth_at, &depth, sizeof depth) || depth == 0) return false;
+    const std::string status_file = absl::StrCat("task/", stopped.thread.id(), "/status");
+    return control.watcher == 0 || InnermostId(target_.pid, status_file, "NSpid") != control.watcher;
+  });
+}
+
+absl::Status AttachedProcess::Stop() {
+  const absl::StatusOr<AttachState> state = State();
+  if (!state.ok()) return state.status();
+  const bool thread_is_there =
+      *state == AttachState::kStarting || *state == AttachState::kWantsFile || *state == AttachState::kRecording;
+  if (!thread_is_there) return absl::OkStatus();
+  if (absl::Status status = shim_->WriteRequest(AttachRequest::kStop); !status.ok()) return status;
+  const auto control =
+      shim_->AwaitLeaving({AttachState::kStarting, AttachState::kWantsFile, AttachState::kRecording}, kStopPatience);
+  return control.status();
+}
+
+absl::Status AttachedProcess::TakeHooksOut(bool* quiet) {
+  absl::StatusOr<AttachControl> control = shim_->ReadControl();
+  if (!control.ok()) return control.status();
+  const auto begin = steady_clock::now();
+  absl::Status status = InStoppedWorld([&](StoppedWorld* world) {
+    *quiet = !IsAnyThreadInside(world, *control);
+    return RemoveHooks(memory_, *shim_);
+  });
+  ReachTestPoint("unpatched");
+  while (status.ok() && !*quiet && steady_clock::now() - begin < kQuietPatience) {
+    std::this_thread::sleep_for(milliseconds(20));
+    status = InStoppedWorld([&](StoppedWorld* world) {
+      *quiet = !IsAnyThreadInside(world, *control);
+      return absl::OkStatus();
+    });
+  }
+  return status;
+}
+
+absl::Status AttachedProcess::Release() {
+  if (absl::Status status = shim_->WriteRequest(AttachRequest::kRelease); !status.ok()) return status;
+  const auto control = shim_->AwaitLeaving({AttachState::kRecording, AttachState::kStopped}, kReleasePatience);
+  if (!control.ok()) return control.status();
+  const auto state = static_cast<AttachState>(control->state);
+  if (state == AttachState::kInert || state == AttachState::kFailed) return absl::OkStatus();
+  return absl::UnavailableError(
+      "the recorder in it does not answer (is the process stopped?); try again with nodeleak detach");
+}
+
+// Nothing to take back: the shim is inert, and its rows say that nothing is hooked.
+bool AttachedProcess::IsClean() const {
+  const absl::StatusOr<AttachState> state = State();
+  const absl::StatusOr<AttachControl> control = shim_->ReadControl();
+  return state.ok() && control.ok() && !MayBeHooked(*control) &&
+         (*state == AttachState::kInert || *state == AttachState::kFailed);
+}
+
+absl::Status AttachedProcess::CleanUp() {
+  if (IsClean()) return absl::OkStatus();
+  if (absl::Status status = Stop(); !status.ok()) return status;
+  bool quiet = false;
+  if (absl::Status status = TakeHooksOut(&quiet); !status.ok()) return status;
+  const absl::StatusOr<AttachState> state = State();
+  if (!state.ok()) return state.status();
+  if (*state == AttachState::kInert || *state == AttachState::kFailed) return absl::OkStatus();
+  if (quiet) return Release();
+  return absl::DeadlineExceededError(
+      "a thread of it has not come out of the recorder yet, so the recording stays mapped there; the hooks are out. "
+      "Later, nodeleak detach does the rest");
+}
+
+}  // namespace nodeleak::tracer

@@ -1,0 +1,140 @@
+#include "tracer/borrow_thread.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tracer/proc_files.h"
+#include "tracer/remote_stub.h"
+
+namespace nodeleak::tracer {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kPatienceToStop(300);
+constexpr milliseconds kNap(2);
+constexpr uint64_t kStackForCalls = 64 * 1024;  // dlopen takes some ten kilobytes
+
+// In which system call a thread sleeps, and how gladly it is borrowed: lower is better. A thread that waits for a lock
+// or a condition does nothing else; the one in the event loop has work to do soon.
+struct SleepRow {
+  long number;
+  int cost, cost_of_main;
+};
+constexpr SleepRow kSleeps[] = {
+    {SYS_futex, 0, 5},
+    {SYS_epoll_wait, 1, 3},
+    {SYS_epoll_pwait, 1, 3},
+    {SYS_epoll_pwait2, 1, 3},
+    {SYS_poll, 4, 4},
+    {SYS_ppoll, 4, 4},
+    {SYS_nanosleep, 4, 4},
+    {SYS_clock_nanosleep, 4, 4},
+    {SYS_read, 4, 4},
+    {SYS_select, 4, 4},
+    {SYS_pselect6, 4, 4},
+    {SYS_accept, 4, 4},
+    {SYS_rt_sigtimedwait, 4, 4},
+    {SYS_restart_syscall, 4, 5},  // one of these, borrowed before
+};
+constexpr int kCostOfRunning = 9;
+
+bool IsLoopPoll(long number) {
+  return number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_epoll_pwait2;
+}
+
+struct Candidate {
+  pid_t thread;
+  int cost;
+};
+
+std::vector<Candidate> FindCandidates(pid_t pid, Borrow which, bool also_running) {
+  std::vector<Candidate> candidates;
+  for (pid_t thread : ReadThreadIds(pid)) {
+    const bool is_main = thread == pid;
+    if (which == Borrow::kMainInLoop && !is_main) continue;
+    // "number arguments... sp pc", "running", or "-1 sp pc" for a stop outside of a system call
+    const std::string sleeps_in = ReadProcFile(pid, absl::StrCat("task/", thread, "/syscall"));
+    if (sleeps_in.empty()) continue;
+    if (isdigit(static_cast<unsigned char>(sleeps_in[0])) == 0) {
+      if (also_running && which == Borrow::kIdle) candidates.push_back({thread, kCostOfRunning});
+      continue;
+    }
+    const long number = atol(sleeps_in.c_str());
+    if (which == Borrow::kMainInLoop) {
+      if (IsLoopPoll(number)) candidates.push_back({thread, 0});
+      continue;
+    }
+    for (const SleepRow& row : kSleeps)
+      if (row.number == number) candidates.push_back({thread, is_main ? row.cost_of_main : row.cost});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.cost < b.cost; });
+  return candidates;
+}
+
+bool HasRoomOnStack(pid_t pid, const user_regs_struct& registers) {
+  for (const Mapping& mapping : ReadMappings(pid)) {
+    if (!mapping.range.Contains(registers.rsp)) continue;
+    if (mapping.path == "[stack]") return true;  // the kernel makes it larger as needed
+    return registers.rsp - ToNumber(mapping.range.start) > StubStackBytes() + kStackForCalls;
+  }
+  return false;
+}
+
+// Why the stopped thread cannot be taken; empty: it can.
+std::string WhyNot(const RemoteMemory& memory, const UnsafeCode& unsafe, const Candidate& candidate,
+                   const BorrowedThread& borrowed, Borrow which) {
+  const bool in_syscall = static_cast<int64_t>(borrowed.registers.orig_rax) >= 0;
+  if (borrowed.thread.pending_signal() != 0) return "a signal was arriving";
+  if (candidate.cost != kCostOfRunning && !in_syscall) return "it woke up";
+  if (which == Borrow::kMainInLoop && !IsLoopPoll(static_cast<long>(borrowed.registers.orig_rax)))
+    return "its event loop was at work";
+  if (!HasRoomOnStack(memory.pid(), borrowed.registers)) return "its stack is too small";
+  const std::string place = unsafe.Find(memory, candidate.thread, borrowed.registers);
+  return place.empty() ? "" : absl::StrCat("it was inside ", place);
+}
+
+}  // namespace
+
+absl::StatusOr<BorrowedThread> BorrowThread(const RemoteMemory& memory, const RemoteObjects& objects,
+                                            const UnsafeCode& unsafe, Borrow which, milliseconds patience) {
+  const auto begin = steady_clock::now();
+  std::string last = "no thread sleeps";
+  do {
+    const bool also_running = steady_clock::now() - begin > patience * 2 / 3;
+    for (const Candidate& candidate : FindCandidates(memory.pid(), which, also_running)) {
+      if (objects.IsLoaderBusy()) {
+        last = "the dynamic linker is at work";
+        break;
+      }
+      absl::StatusOr<TracedThread> seized = TracedThread::Seize(candidate.thread);
+      if (absl::IsNotFound(seized.status())) continue;
+      if (!seized.ok()) return seized.status();
+      seized->Interrupt();
+      if (seized->AwaitStop(kPatienceToStop) != TracedThread::Stop::kStopped) {
+        last = "it did not stop";
+        continue;
+      }
+      absl::StatusOr<user_regs_struct> registers = seized->ReadRegisters();
+      if (!registers.ok()) continue;
+      BorrowedThread borrowed = {*std::move(seized), *registers};
+      std::string why_not = WhyNot(memory, unsafe, candidate, borrowed, which);
+      if (why_not.empty()) return borrowed;
+      last = absl::StrCat("thread ", candidate.thread, ": ", why_not);
+    }
+    std::this_thread::sleep_for(kNap);
+  } while (steady_clock::now() - begin < patience);
+  return absl::UnavailableError(absl::StrCat("no thread could be borrowed within ", patience.count(),
+                                             " ms (the last one, ", last, "); try again"));
+}
+
+}  // namespace nodeleak::tracer

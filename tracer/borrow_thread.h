@@ -1,0 +1,32 @@
+// Outside. Finds a thread of another process that can be borrowed for a call: one that sleeps in the kernel, holds no
+// lock that matters and has room on its stack. Only that one is stopped; all others run on, so no lock that one of them
+// holds can block what is called.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include <chrono>
+
+#include "absl/status/statusor.h"
+#include "tracer/remote_elf.h"
+#include "tracer/traced_thread.h"
+#include "tracer/unsafe_code.h"
+
+namespace nodeleak::tracer {
+
+enum class Borrow {
+  kIdle,        // any thread that sleeps; after two thirds of the patience also one that runs
+  kMainInLoop,  // the first thread, in its event loop's poll
+};
+
+struct BorrowedThread {
+  TracedThread thread;  // stopped
+  user_regs_struct registers;
+};
+
+// Unavailable: none within `patience`; says what was in the way.
+absl::StatusOr<BorrowedThread> BorrowThread(const RemoteMemory& memory, const RemoteObjects& objects,
+                                            const UnsafeCode& unsafe, Borrow which, std::chrono::milliseconds patience);
+
+}  // namespace nodeleak::tracer

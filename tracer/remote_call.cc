@@ -1,0 +1,193 @@
+#include "tracer/remote_call.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "tracer/proc_files.h"
+#include "tracer/test_point.h"
+
+namespace nodeleak::tracer {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kMinDataBytes = 640;
+constexpr milliseconds kEarlierCallLimit(10'000);
+
+bool IsFault(int signal) {
+  constexpr int kFaults[] = {SIGSEGV, SIGBUS, SIGILL, SIGABRT, SIGFPE, SIGTRAP};
+  return std::find(std::begin(kFaults), std::end(kFaults), signal) != std::end(kFaults);
+}
+
+RemoteRange SlackBehind(const RemoteObject& object, const Elf64_Phdr& segment) {
+  const uint64_t end = ToNumber(object.Segment(segment).end);
+  const uint64_t start = (end + 63) & ~uint64_t{63};
+  return {static_cast<RemoteAddress>(start), static_cast<RemoteAddress>((end + kPageBytes - 1) & ~(kPageBytes - 1))};
+}
+
+StubRoom FindRoom(const RemoteObjects& objects) {
+  StubRoom room;
+  for (const RemoteObject& object : objects.all()) {
+    // The dynamic linker's first allocator lives in its own slack.
+    if (absl::StartsWith(object.BaseName(), "ld-linux") || absl::StartsWith(object.BaseName(), "linux-vdso")) continue;
+    for (const Elf64_Phdr& segment : object.segments) {
+      if (segment.p_type != PT_LOAD) continue;
+      const RemoteRange slack = SlackBehind(object, segment);
+      if (ToNumber(slack.start) >= ToNumber(slack.end)) continue;
+      if ((segment.p_flags & PF_X) != 0 && slack.bytes() > room.code.bytes()) room.code = slack;
+      if ((segment.p_flags & PF_W) != 0 && slack.bytes() > room.data.bytes()) room.data = slack;
+    }
+  }
+  return room;
+}
+
+}  // namespace
+
+absl::StatusOr<RemoteCaller> RemoteCaller::Create(const RemoteMemory& memory, const RemoteObjects& objects,
+                                                  const RemoteObject* shim) {
+  const StubRoom room = FindRoom(objects);
+  if (room.data.bytes() < kMinDataBytes || room.code.bytes() == 0)
+    return absl::FailedPreconditionError("no unused bytes for a call are left in the pages of its libraries");
+  return RemoteCaller(memory, objects, shim, room);
+}
+
+// A tracer that was killed may have left a call that still runs: its code lies where ours would go.
+bool RemoteCaller::IsAnyThreadInRoom() const {
+  for (pid_t id : ReadThreadIds(memory_->pid())) {
+    absl::StatusOr<TracedThread> thread = TracedThread::Seize(id);
+    if (!thread.ok()) continue;
+    thread->Interrupt();
+    constexpr milliseconds kPatience(200);
+    if (thread->AwaitStop(kPatience) != TracedThread::Stop::kStopped) continue;
+    if (IsInRoom(*thread)) return true;
+  }
+  return false;
+}
+
+// Runs the stub, or will return into it from what it called or from a signal handler.
+bool RemoteCaller::IsInRoom(const TracedThread& stopped) const {
+  const absl::StatusOr<user_regs_struct> registers = stopped.ReadRegisters();
+  if (!registers.ok()) return false;
+  constexpr size_t kWords = 8192;
+  std::vector<uint64_t> words = memory_->ReadWords(static_cast<RemoteAddress>(registers->rsp), kWords);
+  words.push_back(registers->rip);
+  return std::any_of(words.begin(), words.end(), [this](uint64_t word) { return room_.code.Contains(word); });
+}
+
+absl::Status RemoteCaller::AwaitEarlierCall() const {
+  const auto begin = steady_clock::now();
+  uint64_t word = 0;
+  while (memory_->TryRead(room_.data.start, &word, sizeof word) && word == RemoteMailbox::kBusy) {
+    if (!IsAnyThreadInRoom()) return absl::OkStatus();  // it was killed before it let the thread run
+    if (steady_clock::now() - begin > kEarlierCallLimit)
+      return absl::UnavailableError(
+          "a call of an earlier nodeleak, which was killed, still runs there; try again later");
+    // No thread is held meanwhile: the call may be waiting for it.
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<uint64_t>> RemoteCaller::Call(const std::vector<RemoteStep>& steps, Borrow which,
+                                                         milliseconds patience, milliseconds limit) const {
+  if (absl::Status status = AwaitEarlierCall(); !status.ok()) return status;
+  absl::StatusOr<BorrowedThread> borrowed = BorrowThread(*memory_, *objects_, unsafe_, which, patience);
+  if (!borrowed.ok()) return borrowed.status();
+  if (absl::Status status = Run(&*borrowed, steps, limit); !status.ok()) return status;
+  std::vector<uint64_t> results(steps.size());
+  const RemoteMailbox mailbox = {room_.data.start};
+  if (absl::Status status = memory_->Read(mailbox.Result(0), results.data(), results.size() * sizeof(uint64_t));
+      !status.ok())
+    return status;
+  return results;
+}
+
+absl::Status RemoteCaller::Run(BorrowedThread* borrowed, const std::vector<RemoteStep>& steps,
+                               milliseconds limit) const {
+  const RemoteMailbox mailbox = {room_.data.start};
+  const std::vector<uint8_t> stub = BuildStub(borrowed->registers, steps, mailbox);
+  if (stub.size() > room_.code.bytes() || steps.size() > kMaxRemoteSteps)
+    return absl::FailedPreconditionError("the unused bytes in the pages of its libraries are too few for a call");
+  std::vector<uint8_t> before(stub.size());
+  if (absl::Status status = memory_->Read(room_.code.start, before.data(), before.size()); !status.ok()) return status;
+  std::vector<uint64_t> empty(RemoteMailbox::Bytes(steps.size()) / sizeof(uint64_t), 0);
+  empty[0] = RemoteMailbox::kBusy;
+  if (absl::Status status = memory_->Write(mailbox.address, empty.data(), empty.size() * sizeof(uint64_t));
+      !status.ok())
+    return status;
+  if (absl::Status status = memory_->Write(room_.code.start, stub.data(), stub.size()); !status.ok()) return status;
+
+  ReachTestPoint("before registers");
+  user_regs_struct registers = borrowed->registers;
+  registers.rip = ToNumber(room_.code.start);
+  registers.rsp = StubStack(borrowed->registers);
+  registers.rax = 0;
+  registers.orig_rax = ~0ull;  // no system call to restart: the stub does that
+  constexpr uint64_t kTrapAndDirectionFlags = 0x500;
+  registers.eflags &= ~kTrapAndDirectionFlags;
+  if (absl::Status status = borrowed->thread.WriteRegisters(registers); !status.ok()) return status;
+  ReachTestPoint("after registers");
+  if (absl::Status status = borrowed->thread.Continue(0); !status.ok()) return status;
+  ReachTestPoint("during call");
+  if (absl::Status status = AwaitDone(borrowed, limit); !status.ok()) return status;
+  if (HasLeftRoom(borrowed)) return memory_->Write(room_.code.start, before.data(), before.size());
+  // It looks as if the thread was still to return there: the code stays, and the next call looks first.
+  return memory_->WriteValue(mailbox.address, RemoteMailbox::kBusy);
+}
+
+// Until the stub has written its last word; passes signals on meanwhile.
+absl::Status RemoteCaller::AwaitDone(BorrowedThread* borrowed, milliseconds limit) const {
+  const auto begin = steady_clock::now();
+  while (steady_clock::now() - begin < limit) {
+    int signal = 0;
+    const TracedThread::Event event = borrowed->thread.Poll(&signal);
+    if (event == TracedThread::Event::kGroupStop) {
+      borrowed->thread.StayStopped();
+    } else if (event == TracedThread::Event::kSignal && IsFault(signal)) {
+      const absl::StatusOr<user_regs_struct> at = borrowed->thread.ReadRegisters();
+      if (absl::Status status = borrowed->thread.WriteRegisters(borrowed->registers); !status.ok()) return status;
+      return absl::InternalError(absl::StrFormat("a call in it raised %s at %#x; the thread was put back",
+                                                 strsignal(signal), at.ok() ? at->rip : 0));
+    } else if (event == TracedThread::Event::kSignal || event == TracedThread::Event::kOther) {
+      const int passed_on = event == TracedThread::Event::kSignal ? signal : 0;
+      if (absl::Status status = borrowed->thread.Continue(passed_on); !status.ok()) return status;
+    }
+    uint64_t done = 0;
+    if (!memory_->TryRead(room_.data.start, &done, sizeof done))
+      return absl::UnavailableError("it ended during a call");
+    if (done == RemoteMailbox::kDone) return absl::OkStatus();
+    if (event == TracedThread::Event::kEnded) return absl::UnavailableError("the borrowed thread ended during a call");
+    std::this_thread::sleep_for(microseconds(50));
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("a call in it has not returned within ", limit.count(), " ms; it goes on by itself"));
+}
+
+// The stub has done its calls but may still be putting registers back, interrupted by a signal handler even.
+bool RemoteCaller::HasLeftRoom(BorrowedThread* borrowed) const {
+  constexpr milliseconds kPatience(500);
+  constexpr int kTries = 100;
+  for (int i = 0; i < kTries; ++i) {
+    borrowed->thread.Interrupt();
+    const TracedThread::Stop stop = borrowed->thread.AwaitStop(kPatience);
+    if (stop != TracedThread::Stop::kStopped) return stop == TracedThread::Stop::kEnded;
+    if (!IsInRoom(borrowed->thread)) {
+      borrowed->thread.LetGo();
+      return true;
+    }
+    if (!borrowed->thread.Continue(borrowed->thread.pending_signal()).ok()) return true;
+    std::this_thread::sleep_for(microseconds(20 + i * 50));
+  }
+  return false;
+}
+
+}  // namespace nodeleak::tracer

@@ -89,7 +89,7 @@ await run({
   async 'a C program killed'() {
     const { child, recording, ended } = start([NATIVE, 'loop']);
     await firstLine(child);
-    const pid = Number(child_process.spawnSync('pgrep', ['-P', String(child.pid)], { encoding: 'utf8' }).stdout);
+    const pid = Number(child_process.spawnSync('pgrep', ['-P', String(child.pid), 'e2e_native'], { encoding: 'utf8' }).stdout);
     process.kill(pid, 'SIGKILL');
     await ended;
     const what = report(recording);

@@ -162,7 +162,14 @@ static int Descriptors(void) {
 
 static int OpenAll(void) {
   int count = 0;
-  while (open("/dev/null", O_RDONLY) >= 0) count++;
+  for (int refused = 0; refused < 5;) {  // for a moment a thread may have one open that is not the program's
+    if (open("/dev/null", O_RDONLY) >= 0) {
+      count++;
+    } else {
+      refused++;
+      usleep(20000);
+    }
+  }
   KeepSome(5077);
   printf("%d opened\n", count);
   return 0;

@@ -75,6 +75,7 @@ std::vector<ThreadTotal> SumThreads(const Recording& recording, const std::vecto
     total.live_blocks += use.use->live_blocks;
   }
   std::vector<ThreadTotal> totals;
+  totals.reserve(by_name.size());
   for (auto& [name, total] : by_name) totals.push_back(std::move(total));
   std::stable_sort(totals.begin(), totals.end(), [](const ThreadTotal& left, const ThreadTotal& right) {
     return left.live_bytes > right.live_bytes;

@@ -150,6 +150,7 @@ void FrameTable::NameModule(uint32_t index, const std::vector<uint32_t>& frames,
       ClassifyModule(StdView(module.path), module.is_executable && recording_.process.IsNode());
   const symbolizer::ModuleRef reference = ReferenceTo(module, root);
   std::vector<uint64_t> addresses;
+  addresses.reserve(frames.size());
   for (uint32_t frame : frames) addresses.push_back(recording_.frames[frame].value);
   const auto answers = names.symbolize(reference, addresses);
   for (size_t i = 0; i < frames.size(); ++i) {

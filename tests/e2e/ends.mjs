@@ -136,6 +136,6 @@ await run({
     await new Promise((done) => child.on('close', done));
     assert.match(screen, /interrupts 1\r?\n/);
     assert.match(screen, /site +hold\b/);
-    assert.match(screen, /status 9/);
+    assert.match(screen, /exited with code 9/);
   },
 });

@@ -66,7 +66,10 @@ def run(command, shim, send=None, env=None, stdin=None, times=1, busy_ticks=0):
             if process.poll() is None:
                 process.kill()
                 process.communicate()
-        text = open(log).read() if os.path.exists(log) else ''
+        text = ''
+        if os.path.exists(log):
+            with open(log) as lines:
+                text = lines.read()
         return Result(process.returncode, stdout.decode(), text, seconds)
 
 

@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "preload/base/guard.h"
+
 namespace nodeleak::preload::v8 {
 
 alignas(64) uint64_t g_granules[kGranuleSets][2];
@@ -92,15 +94,27 @@ struct PageCopy {
 };
 constexpr uint32_t kPageCopies = 32;
 constexpr uint32_t kSets = 4;
+// The types of maps met since the last collection of the thread that uses the set: maps are on pages of their own, and
+// a page is read by a system call.
+struct KnownTypes {
+  const ThreadLocals* thread;
+  uint32_t gc_epoch;
+  struct {
+    uint64_t map;
+    uint16_t type;
+  } entries[256];
+  static uint32_t SlotOf(uint64_t map) { return static_cast<uint32_t>((map * 0x9E3779B97F4A7C15ull) >> 56); }
+};
 struct PageCopySet {
   PageCopy pages[kPageCopies];
+  KnownTypes types;
   bool taken;
 };
 PageCopySet g_page_copies[kSets];
-__thread PageCopy* t_page_copies __attribute__((tls_model("initial-exec")));
+__thread PageCopySet* t_page_copies __attribute__((tls_model("initial-exec")));
 
 const PageCopy* CopyPage(uint64_t page) {
-  PageCopy& copy = t_page_copies[page % kPageCopies];
+  PageCopy& copy = t_page_copies->pages[page % kPageCopies];
   if (copy.page != page + 1) {
     copy.page = page + 1;
     copy.readable = SafeRead(page << kPageBits, copy.bytes, sizeof copy.bytes);
@@ -116,7 +130,7 @@ PageCopies::PageCopies() {
     if (__atomic_exchange_n(&set.taken, true, __ATOMIC_ACQUIRE)) continue;
     for (PageCopy& copy : set.pages) copy.page = 0;
     taken_ = &set.taken;
-    t_page_copies = set.pages;
+    t_page_copies = &set;
     return;
   }
 }
@@ -159,12 +173,32 @@ uint64_t FollowForwarding(uint64_t object) {
   return map != 0 && (map & 3) == 0 ? map | 1 : object;
 }
 
+namespace {
+
+// nullptr: none may be kept, as a collection may be moving maps.
+KnownTypes* TypesOfThisThread() {
+  if (t_page_copies == nullptr || !t_locals.watches_gc) return nullptr;
+  KnownTypes& types = t_page_copies->types;
+  if (types.thread == &t_locals && types.gc_epoch == t_locals.gc_epoch) return &types;
+  memset(&types, 0, sizeof types);
+  types.thread = &t_locals;
+  types.gc_epoch = t_locals.gc_epoch;
+  return &types;
+}
+
+}  // namespace
+
 int32_t InstanceType(uint64_t object) {
   if (!IsHeapObject(object)) return -1;
   uint64_t map = ReadWord(object - 1);
   if (map != 0 && (map & 3) == 0) map = ReadWord(map);  // forwarded: the new copy has the map
+  if (!IsHeapObject(map)) return -1;
+  KnownTypes* known = TypesOfThisThread();
+  if (known != nullptr && known->entries[KnownTypes::SlotOf(map)].map == map)
+    return known->entries[KnownTypes::SlotOf(map)].type;
   uint16_t type;
-  if (!IsHeapObject(map) || !ReadMemory(map - 1 + Get(Field::kMapInstanceType), &type, sizeof type)) return -1;
+  if (!ReadMemory(map - 1 + Get(Field::kMapInstanceType), &type, sizeof type)) return -1;
+  if (known != nullptr) known->entries[KnownTypes::SlotOf(map)] = {map, type};
   return type;
 }
 

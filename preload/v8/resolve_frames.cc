@@ -1,6 +1,7 @@
 // ResolveV8Frame: a raw frame that is still on the stack -> what a person calls it.
 #include <string.h>
 
+#include "preload/base/guard.h"
 #include "preload/v8/bytecode_sizes.h"
 #include "preload/v8/closure_names.h"
 #include "preload/v8/code_objects.h"
@@ -225,7 +226,8 @@ bool ResolveUnoptimized(const WalkedFrame& frame, Resolver* resolver, bool* cach
     place = {InterpretedPosition(frame), kInterpreter, false};
   } else if (g_features.lines && frame.v8_kind == static_cast<uint8_t>(FrameKind::kBaseline)) {
     place = {BaselinePosition(frame), kBaselineTier, false};
-    if (place.position < 0) *cacheable = !HasBytecodeSizes();
+    // Objects that move now may be readable later; otherwise there is no position (a call of the prologue, say).
+    if (place.position < 0) *cacheable = t_locals.watches_gc || !HasBytecodeSizes();
   } else {
     *cacheable = false;
   }

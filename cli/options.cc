@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "cli/quantities.h"
+#include "recording/layout.h"
 
 namespace nodeleak::cli {
 namespace {
@@ -92,7 +93,11 @@ absl::Status SetTop(absl::string_view value, Settings* settings) {
 }
 
 absl::Status SetMinBytes(absl::string_view value, Settings* settings) { return SetSize(value, &settings->min_bytes); }
-absl::Status SetSample(absl::string_view value, Settings* settings) { return SetSize(value, &settings->sample_bytes); }
+absl::Status SetSample(absl::string_view value, Settings* settings) {
+  if (value != "auto") return SetSize(value, &settings->sample_bytes);
+  settings->sample_bytes = recording::kSampleAutomatically;
+  return absl::OkStatus();
+}
 
 absl::Status SetChildren(absl::string_view value, Settings* settings) {
   settings->children = std::string(value);
@@ -167,8 +172,9 @@ constexpr OptionRow kOptions[] = {
     {"top", 0, "N", kForRun | kForAttach | kForReport, SetTop, "show so many groups, 0 is all (20; files get all)"},
     {"min-bytes", 0, "SIZE", kForRun | kForAttach | kForReport, SetMinBytes,
      "leave out groups with less outstanding (0)"},
-    {"sample", 0, "SIZE", kForRun | kForAttach, SetSample,
-     "record one allocation in so many bytes, 0 is every one (0)"},
+    {"sample", 0, "SIZE|auto", kForRun | kForAttach, SetSample,
+     "record one allocation in so many bytes and all of at least that size; the report estimates; auto keeps itself "
+     "under 2 % of the processor time; 0 is every allocation (0)"},
     {"children", 0, "node|all|none", kForRun, SetChildren, "which child processes are recorded too (node)"},
     {"gc", 0, "end|off", kForRun | kForAttach | kForDetach, SetGc,
      "full garbage collection before the picture at the end (end)"},

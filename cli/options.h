@@ -23,7 +23,7 @@ struct Settings {
   std::string group_by;              // empty: kind, site and origin
   std::optional<uint32_t> top;       // 0: all
   uint64_t min_bytes = 0;
-  uint64_t sample_bytes = 0;
+  uint64_t sample_bytes = 0;  // 0: every allocation; or recording::kSampleAutomatically
   std::string children = "node";
   bool gc_at_end = true;
   std::optional<FailOn> fail_on;

@@ -211,9 +211,9 @@ static_assert(sizeof(Stack) == 64);
 enum StackFlag : uint32_t { kStackTruncated = 1, kStackIncomplete = 2, kStackMapping = 4 };
 
 // ----------------------------------------------------------------------------------------------------------------
-// blocks One live malloc block.        63           44 43                                   0
+// blocks One live malloc block.        63           44 43        38 37                      0
 //   address        8 bytes      start of the block; 0: empty slot
-//   size_and_gc    8 bytes      | birth major GC (20, saturates) |        size (44)       |
+//   size_and_gc    8 bytes      | birth GC (20, sat.) | sample rate |   size (38, saturates) |
 //   stack          4 bytes      Stack index
 //   birth_tick     4 bytes      ticks since start
 struct Block {
@@ -223,16 +223,39 @@ struct Block {
   uint32_t birth_tick;
 };
 static_assert(sizeof(Block) == 24);
-inline constexpr uint32_t kBlockSizeBits = 44;
+inline constexpr uint32_t kBlockSizeBits = 38;
+inline constexpr uint32_t kBlockRateBits = 6;
+inline constexpr uint32_t kMaxSampleRate = 40;
+inline constexpr uint64_t kSampleAutomatically = ~uint64_t{0};  // asked for instead of a number of bytes
 inline constexpr uint64_t kMaxBlockBytes = (1ull << kBlockSizeBits) - 1;
 inline constexpr uint32_t kMaxBirthGc = (1u << 20) - 1;
-inline constexpr uint64_t PackSizeAndGc(uint64_t size, uint32_t gc) {
-  return (size < kMaxBlockBytes ? size : kMaxBlockBytes) | static_cast<uint64_t>(gc < kMaxBirthGc ? gc : kMaxBirthGc)
-                                                               << kBlockSizeBits;
+inline constexpr uint64_t PackSizeAndGc(uint64_t size, uint32_t gc, uint32_t rate = 0) {
+  return (size < kMaxBlockBytes ? size : kMaxBlockBytes) | static_cast<uint64_t>(rate) << kBlockSizeBits |
+         static_cast<uint64_t>(gc < kMaxBirthGc ? gc : kMaxBirthGc) << (kBlockSizeBits + kBlockRateBits);
 }
 inline constexpr uint64_t BlockSize(const Block& block) { return block.size_and_gc & kMaxBlockBytes; }
+inline constexpr uint32_t BlockRate(const Block& block) {
+  return static_cast<uint32_t>(block.size_and_gc >> kBlockSizeBits) & ((1u << kBlockRateBits) - 1);
+}
 inline constexpr uint32_t BlockBirthGc(const Block& block) {
-  return static_cast<uint32_t>(block.size_and_gc >> kBlockSizeBits);
+  return static_cast<uint32_t>(block.size_and_gc >> (kBlockSizeBits + kBlockRateBits));
+}
+
+// Sampling by bytes, one in 2^rate of them: a block of fewer bytes than that was recorded with the probability
+// 1 - exp(-size / 2^rate), and stands for 1 / probability blocks like it. Rate 0: it was sure to be recorded.
+// x below 1: 1 / (1 - exp(-x)) by its series, right to 1e-6.
+inline constexpr double SampleWeight(uint64_t size, uint32_t rate) {
+  if (rate == 0 || rate > kMaxSampleRate) return 1;
+  const double x = static_cast<double>(size == 0 ? 1 : size) / static_cast<double>(1ull << rate);
+  return x < 1 ? 1 / x + 0.5 + x / 12 - x * x * x / 720 : 1;
+}
+// The same as a whole number: rounded up or down by the address, right on average, and each time the same.
+inline constexpr uint64_t BlocksStoodFor(const Block& block) {
+  if (BlockRate(block) == 0) return 1;
+  const double weight = SampleWeight(BlockSize(block), BlockRate(block));
+  const uint64_t whole = static_cast<uint64_t>(weight);
+  const double fraction = static_cast<double>((block.address >> 4) * 0x9e3779b97f4a7c15ull >> 40) / (1 << 24);
+  return whole + (fraction < weight - static_cast<double>(whole) ? 1 : 0);
 }
 
 // A shard is linear probing over its Blocks. `sequence` is its lock and its version: odd while a thread
@@ -244,7 +267,7 @@ struct alignas(64) Shard {
   uint64_t offset;    // file offset of the entries; changes when the shard grows
   uint32_t count;     // live entries
   uint32_t reserved0;
-  uint64_t live_bytes;
+  uint64_t live_bytes;  // of all blocks that the entries stand for
   uint32_t reserved[8];
 };
 static_assert(sizeof(Shard) == 64);
@@ -459,9 +482,10 @@ enum HeaderFlag : uint32_t {
   kIsLauncher = 2,     // npm, npx, yarn...: recorded, but never "the" process when another one is there
   kIsRootCommand = 4,  // the command that the user gave
   kForkedChild = 8,
-  kIsSnapshot = 16,      // a copy made while the process ran; what became of it later is not in here
-  kIsAttached = 32,      // watched from the middle of its life on: what was allocated before is unknown
-  kOtherAllocator = 64,  // malloc is not libc's
+  kIsSnapshot = 16,        // a copy made while the process ran; what became of it later is not in here
+  kIsAttached = 32,        // watched from the middle of its life on: what was allocated before is unknown
+  kOtherAllocator = 64,    // malloc is not libc's
+  kSampleAutomatic = 128,  // sample_bytes is the latest of several
 };
 
 struct alignas(4096) Header {
@@ -500,7 +524,7 @@ struct alignas(4096) Header {
   uint32_t major_gcs;      // of the main isolate
   uint64_t shards_offset;  // Shard[kShardCount]
   uint64_t last_alive_ns;  // written by the watcher thread: how recent the state is after SIGKILL
-  uint64_t sample_bytes;   // --sample; 0: every allocation
+  uint64_t sample_bytes;   // --sample, as it is now; 0: every allocation
   Mailbox mailbox;
   Capability capabilities[static_cast<uint32_t>(CapabilityId::kCount)];
   Loss losses[static_cast<uint32_t>(LossId::kCount)];

@@ -93,8 +93,9 @@ struct PictureInfo {
 };
 
 struct Totals {
-  uint64_t live_bytes = 0, live_blocks = 0;        // added up from `blocks`
-  uint64_t counted_bytes = 0, counted_blocks = 0;  // as the shards counted them; differs when damaged
+  uint64_t live_bytes = 0, live_blocks = 0;  // added up from what `blocks` stand for
+  uint64_t counted_bytes = 0;                // as the shards counted them; differs when damaged
+  uint64_t counted_blocks = 0;               // entries of the shards
   uint64_t allocated_bytes = 0, allocated_blocks = 0, freed_bytes = 0, freed_blocks = 0;  // added up from `stacks`
   uint64_t mapped_bytes = 0, brk_bytes = 0;
   uint64_t unknown_frees = 0;

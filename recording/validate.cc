@@ -223,8 +223,11 @@ void ValidateCheckpoints(Recording* recording) {
 
 void SumTotals(Recording* recording) {
   Totals& totals = recording->totals;
-  totals.live_blocks = recording->blocks.size();
-  for (const Block& block : recording->blocks) totals.live_bytes += BlockSize(block);
+  for (const Block& block : recording->blocks) {
+    const uint64_t stood_for = BlocksStoodFor(block);
+    totals.live_blocks += stood_for;
+    totals.live_bytes += BlockSize(block) * stood_for;
+  }
   for (const Stack& stack : recording->stacks) {
     totals.allocated_bytes += stack.allocated_bytes;
     totals.allocated_blocks += stack.allocated_blocks;

@@ -83,6 +83,12 @@ std::vector<ThreadTotal> SumThreads(const Recording& recording, const std::vecto
   return totals;
 }
 
+uint64_t SumErrors(const std::vector<ClassifiedUse>& uses) {
+  double variance = 0;
+  for (const ClassifiedUse& use : uses) variance += IsBackground(use.kind) ? 0 : use.use->variance;
+  return SamplingError(variance);
+}
+
 Totals SumTotals(const Recording& recording, const std::vector<KindTotal>& kinds) {
   Totals totals;
   for (const KindTotal& total : kinds) {
@@ -225,6 +231,8 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   report.warnings = DescribeTroubles(recording);
   report.garbage_bytes = GarbageFreedAtEnd(recording);
   report.sample_bytes = recording.process.sample_bytes;
+  report.sample_automatic = (recording.process.flags & recording::kSampleAutomatic) != 0;
+  if (report.sample_bytes != 0) report.totals.live_bytes_error = SumErrors(classified);
   return report;
 }
 

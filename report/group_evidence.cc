@@ -70,7 +70,7 @@ void CountSurvivors(const std::vector<const ClassifiedUse*>& members, uint32_t m
       window.survivors += 1;
       window.survivor_bytes += birth.bytes;
       survived.push_back(major_gcs > birth.gc ? major_gcs - birth.gc : 0);
-      evidence->blocks_that_met_a_gc += survived.back() != 0;
+      if (survived.back() != 0) evidence->blocks_that_met_a_gc += birth.blocks;
     }
   }
   if (survived.empty()) return;
@@ -80,13 +80,18 @@ void CountSurvivors(const std::vector<const ClassifiedUse*>& members, uint32_t m
 
 void CountAllocations(const Recording& recording, const Timebase& timebase,
                       const std::vector<const ClassifiedUse*>& members, Evidence* evidence) {
+  // Survivors are counted one by one; of sampled allocations so many as that stand for all.
+  double survivors = 0;
+  for (const Window& window : evidence->windows) survivors += static_cast<double>(window.survivors);
+  const double share =
+      evidence->live_blocks == 0 ? 1 : std::min(1.0, survivors / static_cast<double>(evidence->live_blocks));
   for (const ClassifiedUse* member : members) {
     if (!member->use->owns_counters) continue;
     const uint32_t stack = member->use->stack;
     evidence->allocations += recording.stacks[stack].allocated_blocks;
     for (size_t i = 0; i < kWindows; ++i) {
-      evidence->windows[i].allocated +=
-          timebase.AllocatedBy(stack, EdgeOf(*evidence, i + 1)) - timebase.AllocatedBy(stack, EdgeOf(*evidence, i));
+      evidence->windows[i].allocated += share * (timebase.AllocatedBy(stack, EdgeOf(*evidence, i + 1)) -
+                                                 timebase.AllocatedBy(stack, EdgeOf(*evidence, i)));
     }
   }
   for (Window& window : evidence->windows) {

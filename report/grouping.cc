@@ -110,6 +110,9 @@ void NameGroup(const Members& members, GroupBy group_by, Group* group) {
 }
 
 void AddUp(const recording::Recording& recording, const Members& members, Group* group) {
+  double variance = 0;
+  for (const ClassifiedUse* member : members) variance += member->use->variance;
+  if (recording.process.sample_bytes != 0) group->live_bytes_error = SamplingError(variance);
   for (const ClassifiedUse* member : members) {
     group->live_bytes += member->use->live_bytes;
     group->live_blocks += member->use->live_blocks;

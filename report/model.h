@@ -94,6 +94,7 @@ struct Group {
   Confidence confidence = Confidence::kLow;
   std::vector<std::string> evidence;  // sentences
   uint64_t live_bytes = 0, live_blocks = 0;
+  std::optional<uint64_t> live_bytes_error;  // of an estimate: 95 % are within so many bytes
   uint64_t allocated_bytes = 0, allocations = 0;
   uint64_t reserved_bytes = 0;                     // address space that is not memory; besides live_bytes
   uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC at the end; besides live_bytes
@@ -136,6 +137,7 @@ struct Lost {
 };
 struct Totals {
   uint64_t live_bytes = 0, live_blocks = 0;  // outstanding: of all kinds that are not background
+  std::optional<uint64_t> live_bytes_error;  // as in Group
   uint64_t allocated_bytes = 0, allocations = 0;
   uint64_t stacks = 0, major_gcs = 0;
   Lost lost;
@@ -195,6 +197,7 @@ struct Report {
   uint64_t reserved_bytes = 0;            // address space that is not memory
   std::optional<uint64_t> garbage_bytes;  // freed by the full collection at the end; absent when there was none
   uint64_t sample_bytes = 0;              // 0: every allocation was recorded
+  bool sample_automatic = false;          // sample_bytes is the latest of several
   uint64_t left_out_groups = 0, left_out_bytes = 0;  // by top and min_bytes
 };
 

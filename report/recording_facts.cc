@@ -144,7 +144,7 @@ Lost SumLosses(const Recording& recording) {
 // What an attached process had before is not in the recording.
 std::string DescribeAttach(const Recording& recording) {
   if ((recording.process.flags & recording::kIsAttached) == 0) return "";
-  const uint64_t freed = recording.totals.unknown_frees;
+  const uint64_t freed = recording.process.sample_bytes == 0 ? recording.totals.unknown_frees : 0;
   return absl::StrCat(
       "watched only since ",
       absl::FormatTime("%H:%M:%S", absl::FromUnixNanos(static_cast<int64_t>(recording.process.start_realtime_ns)),
@@ -160,8 +160,10 @@ std::vector<std::string> DescribeTroubles(const Recording& recording) {
     if (recording.losses[i].count != 0) troubles.push_back(LossSentence(kLossRows[i], recording.losses[i]));
   }
   if (recording.process.sample_bytes != 0) {
-    troubles.push_back(absl::StrCat("sampled (--sample=", FormatBytes(recording.process.sample_bytes),
-                                    "): numbers are of the recorded blocks only"));
+    const bool automatic = (recording.process.flags & recording::kSampleAutomatic) != 0;
+    troubles.push_back(absl::StrCat("sampled (--sample=", automatic ? "auto, now " : "",
+                                    FormatBytes(recording.process.sample_bytes),
+                                    "): numbers with ~ are estimates, ± is what 95 % of such estimates stay within"));
   }
   if (std::string why = WhyNoEndGc(recording); !why.empty()) troubles.push_back(std::move(why));
   if (recording.process.ending == recording::Ending::kReplaced) {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "report/absl_view.h"
 #include "report/render_stack.h"
 #include "report/text_layout.h"
 #include "report/utf8.h"
@@ -36,7 +37,7 @@ void WriteHeading(const Group& group, size_t number, uint64_t whole, TextCanvas*
   const std::string verdict = absl::StrCat(VerdictName(group.verdict), " (", ConfidenceName(group.confidence), ")");
   const std::string share = IsBackground(group.kind) ? "" : FormatShare(group.live_bytes, whole);
   std::string line =
-      absl::StrCat("#", number, "  ", FormatBytes(group.live_bytes), " in ", Plural(group.live_blocks, "block"));
+      absl::StrCat("#", number, "  ", EstimateText(group.live_bytes, group.live_bytes_error, group.live_blocks));
   if (!share.empty()) absl::StrAppend(&line, ", ", share);
   absl::StrAppend(&line, "  ", KindName(group.kind), "  ", verdict);
   line = FitEnd(line, out->columns());
@@ -108,9 +109,10 @@ void WriteTable(const Report& report, const ReadingPlan& plan, TextCanvas* out) 
   out->Line(out->Bold(plan.full.empty() ? "Groups, one line each" : "Smaller or steady groups, one line each"));
   size_t number = plan.full.size();
   for (const Group* group : plan.brief) {
-    const std::string before = absl::StrCat(PadRight(absl::StrCat("#", ++number), 4),
-                                            GroupNumbers(group->live_bytes, group->live_blocks, group->kind),
-                                            PadRight(VerdictName(group->verdict), kVerdictColumns), "  ");
+    const std::string before =
+        absl::StrCat(PadRight(absl::StrCat("#", ++number), 4),
+                     GroupNumbers(group->live_bytes, group->live_blocks, group->kind, group->live_bytes_error),
+                     PadRight(VerdictName(group->verdict), kVerdictColumns), "  ");
     out->Line(before + GroupLabel(*group, report.process.working_directory, out->columns() - DisplayWidth(before)));
   }
 }
@@ -123,8 +125,10 @@ std::string GroupLabel(const Group& group, const std::string& directory, int col
   return "(no stack)";
 }
 
-std::string GroupNumbers(uint64_t bytes, uint64_t blocks, Kind kind) {
-  return absl::StrCat(PadLeft(FormatBytes(bytes), kBytesColumns), PadLeft(FormatCount(blocks), kBlocksColumns), "  ",
+std::string GroupNumbers(uint64_t bytes, uint64_t blocks, Kind kind, std::optional<uint64_t> error) {
+  const absl::string_view mark = View(EstimateMark(error));
+  return absl::StrCat(PadLeft(absl::StrCat(mark, FormatBytes(bytes)), kBytesColumns),
+                      PadLeft(absl::StrCat(mark, FormatCount(blocks)), kBlocksColumns), "  ",
                       PadRight(KindName(kind), kKindColumns), "  ");
 }
 

@@ -1,6 +1,7 @@
 // Outside node. The part of the text report that tells the groups one by one.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "report/reading_order.h"
@@ -13,7 +14,7 @@ namespace nodeleak::report {
 std::string GroupLabel(const Group& group, const std::string& directory, int columns);
 
 // The columns of a table of groups that come before the label, "  1.2 MiB      200  array-buffer".
-std::string GroupNumbers(uint64_t bytes, uint64_t blocks, Kind kind);
+std::string GroupNumbers(uint64_t bytes, uint64_t blocks, Kind kind, std::optional<uint64_t> error = {});
 
 void WriteGroups(const Report& report, const ReadingPlan& plan, const TextOptions& options, TextCanvas* out);
 

@@ -183,6 +183,7 @@ void WriteGroup(const Group& group, JsonWriter* json) {
   WriteStrings("evidence", group.evidence, json);
   json->Field("liveBytes", group.live_bytes);
   json->Field("liveBlocks", group.live_blocks);
+  if (group.live_bytes_error.has_value()) json->Field("liveBytesError", *group.live_bytes_error);
   json->Field("allocatedBytes", group.allocated_bytes);
   json->Field("allocations", group.allocations);
   json->Field("bytesPerSecond", group.bytes_per_second);
@@ -205,6 +206,17 @@ void WriteGroup(const Group& group, JsonWriter* json) {
   json->EndObject();
 }
 
+// Only when allocations were sampled: all numbers of bytes and blocks are estimates then.
+void WriteSampling(const Report& report, JsonWriter* json) {
+  if (report.sample_bytes == 0) return;
+  json->Key("sampling");
+  json->BeginCompactObject();
+  json->Field("bytes", report.sample_bytes);
+  json->BoolField("automatic", report.sample_automatic);
+  json->Field("liveBytesError", report.totals.live_bytes_error.value_or(0));
+  json->EndObject();
+}
+
 }  // namespace
 
 std::string RenderJson(const Report& report) {
@@ -221,6 +233,7 @@ std::string RenderJson(const Report& report) {
   json.BeginArray();
   for (const TimelinePoint& point : report.timeline) WriteTimelinePoint(point, &json);
   json.EndArray();
+  WriteSampling(report, &json);
   json.Key("groups");
   json.BeginArray();
   for (const Group& group : report.groups) WriteGroup(group, &json);

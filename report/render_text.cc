@@ -157,8 +157,8 @@ void WriteThreads(const Report& report, TextCanvas* out) {
 void WriteOutstanding(const Report& report, TextCanvas* out) {
   const Totals& sum = report.totals;
   out->Line("");
-  out->Line(absl::StrCat(out->Bold("Outstanding outside the JavaScript heap: "), FormatBytes(sum.live_bytes), " in ",
-                         Plural(sum.live_blocks, "block")));
+  out->Line(absl::StrCat(out->Bold("Outstanding outside the JavaScript heap: "),
+                         EstimateText(sum.live_bytes, sum.live_bytes_error, sum.live_blocks)));
   if (sum.live_bytes != 0) out->Wrapped("  ", KindList(report));
   WriteThreads(report, out);
   out->Wrapped("  ", absl::StrCat("allocated in all: ", FormatBytes(report.totals.allocated_bytes), " in ",

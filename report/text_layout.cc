@@ -47,6 +47,14 @@ std::string Cut(std::string_view text, int front_columns, int back_columns) {
 
 }  // namespace
 
+std::string_view EstimateMark(std::optional<uint64_t> error) { return error.value_or(0) != 0 ? "~" : ""; }
+
+std::string EstimateText(uint64_t bytes, std::optional<uint64_t> error, uint64_t blocks) {
+  const std::string_view mark = EstimateMark(error);
+  const std::string range = mark.empty() ? "" : absl::StrCat(" ± ", FormatBytes(*error));
+  return absl::StrCat(View(mark), FormatBytes(bytes), range, " in ", View(mark), Plural(blocks, "block"));
+}
+
 std::string FormatBytes(uint64_t bytes) {
   constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   if (bytes < 1024) return absl::StrCat(bytes, " B");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,11 @@ std::string FormatCount(uint64_t count);                    // "1,234,567"
 std::string FormatSeconds(double seconds);                  // "0.42 s", "12.3 s", "3 m 20 s", "2 h 5 m"
 std::string FormatShare(uint64_t part, uint64_t whole);     // "67 %", "<1 %"; "" when whole is 0
 std::string Plural(uint64_t count, std::string_view word);  // "1 block", "1,234 blocks"
+
+// "28.6 MiB in 600 blocks"; "~28.6 MiB ± 1.2 MiB in ~600 blocks" when it was estimated from samples.
+std::string EstimateText(uint64_t bytes, std::optional<uint64_t> error, uint64_t blocks);
+// "~" in front of an estimate, else nothing. What was recorded for sure has an error of 0.
+std::string_view EstimateMark(std::optional<uint64_t> error);
 
 // `text` in at most `columns` columns: cut with "…" in the middle (for paths and names) or at the end.
 std::string FitMiddle(std::string_view text, int columns);

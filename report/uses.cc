@@ -1,6 +1,7 @@
 #include "report/uses.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace nodeleak::report {
 namespace {
@@ -26,14 +27,23 @@ class UseMap {
   std::map<std::pair<uint32_t, Source>, Use> uses_;
 };
 
+// Horvitz and Thompson: size^2 (1 - p) / p^2 for each sample, p being the chance it had.
+double SampleVariance(const recording::Block& block) {
+  const uint64_t size = recording::BlockSize(block);
+  const double weight = recording::SampleWeight(size, recording::BlockRate(block));
+  return static_cast<double>(size) * static_cast<double>(size) * weight * (weight - 1);
+}
+
 void AddBlocks(const recording::Recording& recording, UseMap* uses) {
   Use* last = nullptr;  // blocks of one stack often follow each other
   for (const recording::Block& block : recording.blocks) {
     if (last == nullptr || last->stack != block.stack) last = &uses->At(block.stack, Source::kBlock);
-    const uint64_t bytes = recording::BlockSize(block);
+    const uint64_t blocks = recording::BlocksStoodFor(block);
+    const uint64_t bytes = recording::BlockSize(block) * blocks;
     last->live_bytes += bytes;
-    last->live_blocks += 1;
-    last->births.push_back({block.birth_tick, recording::BlockBirthGc(block), bytes});
+    last->live_blocks += blocks;
+    last->variance += SampleVariance(block);
+    last->births.push_back({block.birth_tick, recording::BlockBirthGc(block), bytes, blocks});
   }
 }
 
@@ -49,7 +59,7 @@ void AddRanges(const recording::Recording& recording, UseMap* uses) {
     }
     use.live_bytes += bytes;
     use.live_blocks += 1;
-    use.births.push_back({range.birth_tick, range.birth_gc, bytes});
+    use.births.push_back({range.birth_tick, range.birth_gc, bytes, 1});
   }
 }
 
@@ -68,7 +78,7 @@ void AddThreadStacks(const recording::Recording& recording, UseMap* uses) {
     const uint64_t bytes = thread.stack_end - thread.stack_start;
     use.live_bytes += bytes;
     use.live_blocks += 1;
-    use.births.push_back({static_cast<uint32_t>(thread.start_ns / recording::kTickNanoseconds), 0, bytes});
+    use.births.push_back({static_cast<uint32_t>(thread.start_ns / recording::kTickNanoseconds), 0, bytes, 1});
   }
 }
 
@@ -84,11 +94,16 @@ void AddCounters(const recording::Recording& recording, UseMap* uses) {
 
 }  // namespace
 
+uint64_t SamplingError(double variance) {
+  constexpr double kNinetyFivePercent = 1.96;
+  return static_cast<uint64_t>(kNinetyFivePercent * std::sqrt(variance));
+}
+
 void SetAsideMappings(uint64_t bytes, Use* use) {
   std::erase_if(use->births, [&](const Birth& birth) {
     if (birth.bytes < bytes) return false;
     use->live_bytes -= birth.bytes;
-    use->live_blocks -= 1;
+    use->live_blocks -= birth.blocks;
     use->reserved_bytes += birth.bytes;
     return true;
   });

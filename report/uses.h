@@ -13,18 +13,23 @@ namespace nodeleak::report {
 struct Birth {
   uint32_t tick = 0;
   uint32_t gc = 0;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;   // of all blocks that it stands for
+  uint64_t blocks = 1;  // more than one: a sample
 };
 
 struct Use {
   uint32_t stack = 0;
   Source source = Source::kBlock;
-  uint64_t live_bytes = 0, live_blocks = 0;
+  uint64_t live_bytes = 0, live_blocks = 0;        // estimates when allocations were sampled
+  double variance = 0;                             // of live_bytes, in bytes squared
   uint64_t reserved_bytes = 0;                     // mapped without access
   uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC at the end (AddGarbage)
   bool owns_counters = false;                      // the stack's totals of allocations count here
   std::vector<Birth> births;                       // of what is outstanding
 };
+
+// Of a sum of sampled blocks with this variance: 95 % of such sums are within so many bytes of the truth.
+uint64_t SamplingError(double variance);
 
 // Mappings of `bytes` or more go from live to reserved: they cannot be in use as a whole.
 void SetAsideMappings(uint64_t bytes, Use* use);

@@ -16,6 +16,10 @@ struct ThreadLocals {
   uint32_t isolate_generation;
   uint32_t gc_epoch;  // counts up when a collection of this thread's isolate begins or ends, and with its isolate
   bool watches_gc;    // gc_epoch tells of all collections, and none is under way
+  // --sample, recorder/sampler.h
+  uint32_t sample_rate;  // that bytes_to_sample was drawn for
+  int64_t bytes_to_sample;
+  uint64_t random;
   ThreadState* state;
 };
 extern __thread ThreadLocals t_locals __attribute__((tls_model("initial-exec"), visibility("hidden")));

@@ -94,16 +94,30 @@ BlockTable::InsertResult BlockTable::Insert(const Block& block, Block* old) {
     while (entries[slot].address != 0 && entries[slot].address != block.address) slot = Next(slot, capacity);
     if (entries[slot].address == block.address) {
       *old = entries[slot];
-      shard.live_bytes -= recording::BlockSize(*old);
+      shard.live_bytes -= recording::BlockSize(*old) * recording::BlocksStoodFor(*old);
       result = InsertResult::kReplaced;
     } else {
       ++shard.count;
     }
     entries[slot] = block;
-    shard.live_bytes += recording::BlockSize(block);
+    shard.live_bytes += recording::BlockSize(block) * recording::BlocksStoodFor(block);
   }
   Unlock(shard);
   return result;
+}
+
+bool BlockTable::MayHold(uint64_t address) const {
+  const uint64_t hash = Hash(address);
+  const Shard& shard = file_->shards()[ShardOf(hash)];
+  const uint32_t before = __atomic_load_n(&shard.sequence, __ATOMIC_ACQUIRE);
+  // Before the offset: a capacity that is already the grown one brings the grown table with it.
+  const uint32_t capacity = __atomic_load_n(&shard.capacity, __ATOMIC_ACQUIRE);
+  const Block* entries = reinterpret_cast<const Block*>(file_->At(__atomic_load_n(&shard.offset, __ATOMIC_RELAXED)));
+  // No block is anywhere behind an empty slot at its home.
+  const uint64_t at_home = __atomic_load_n(&entries[SlotOf(hash, capacity)].address, __ATOMIC_RELAXED);
+  __atomic_thread_fence(__ATOMIC_ACQUIRE);
+  const bool changed = (before & 1) != 0 || __atomic_load_n(&shard.sequence, __ATOMIC_RELAXED) != before;
+  return at_home != 0 || changed;
 }
 
 bool BlockTable::Remove(uint64_t address, Block* removed) {
@@ -118,7 +132,7 @@ bool BlockTable::Remove(uint64_t address, Block* removed) {
   if (found) {
     *removed = entries[slot];
     --shard.count;
-    shard.live_bytes -= recording::BlockSize(*removed);
+    shard.live_bytes -= recording::BlockSize(*removed) * recording::BlocksStoodFor(*removed);
     // Backward shift: pull up every later entry of the run that may stand here.
     uint32_t hole = slot;
     for (uint32_t next = Next(slot, capacity); entries[next].address != 0; next = Next(next, capacity)) {

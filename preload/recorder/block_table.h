@@ -23,6 +23,9 @@ class BlockTable {
   void Prefetch(uint64_t address) const;
   // kReplaced: a block at that address was never seen to be freed; *old is that block.
   InsertResult Insert(const recording::Block& block, recording::Block* old);
+  // False only when there is certainly no block at the address, for sampled recordings, where that is the rule: no
+  // lock, no write. The caller owns the address.
+  bool MayHold(uint64_t address) const;
   // False when the address is not known (normal) or the lock was not to be had.
   bool Remove(uint64_t address, recording::Block* removed);
 

@@ -6,6 +6,7 @@
 #include "preload/base/guard.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
+#include "preload/recorder/sampler.h"
 #include "preload/unwind/stack_walk.h"
 #include "preload/v8/runtime.h"
 
@@ -74,34 +75,44 @@ uint32_t TakeStack(uint64_t bytes) {
   return stack;
 }
 
-void CountAllocation(uint32_t index, uint64_t bytes, uint32_t tick) {
+void CountAllocation(uint32_t index, uint64_t bytes, uint64_t blocks, uint32_t tick) {
   Stack& stack = g_recorder.stacks[index];
   Add(&stack.allocated_bytes, bytes);
-  if (__atomic_fetch_add(&stack.allocated_blocks, 1, __ATOMIC_RELAXED) == 0) stack.first_tick = tick;
+  if (__atomic_fetch_add(&stack.allocated_blocks, blocks, __ATOMIC_RELAXED) == 0) stack.first_tick = tick;
   __atomic_store_n(&stack.last_tick, tick, __ATOMIC_RELAXED);
 }
 
-void CountFree(uint32_t index, uint64_t bytes) {
-  Stack& stack = g_recorder.stacks[index];
-  Add(&stack.freed_bytes, bytes);
-  Add(&stack.freed_blocks, 1);
+void CountFree(const Block& block) {
+  Stack& stack = g_recorder.stacks[block.stack];
+  const uint64_t blocks = recording::BlocksStoodFor(block);
+  Add(&stack.freed_bytes, recording::BlockSize(block) * blocks);
+  Add(&stack.freed_blocks, blocks);
+}
+
+// The block at this address, when it is known, is out of the table.
+bool Take(const void* address, Block* block) {
+  const uint64_t at = reinterpret_cast<uint64_t>(address);
+  if (SampleRate() != 0 && !g_recorder.blocks.MayHold(at)) return false;
+  return g_recorder.blocks.Remove(at, block);
 }
 
 }  // namespace
 
 void Allocated(const void* address, size_t bytes) {
   if (!IsRecording()) return;
+  const Sampled sampled = Sample(bytes);
+  if (!sampled.taken) return;
   g_recorder.blocks.Prefetch(reinterpret_cast<uint64_t>(address));
   const uint32_t stack = TakeStack(bytes);
   Block block;
   block.address = reinterpret_cast<uint64_t>(address);
-  block.size_and_gc = recording::PackSizeAndGc(bytes, v8::CurrentMajorGcCount());
+  block.size_and_gc = recording::PackSizeAndGc(bytes, v8::CurrentMajorGcCount(), sampled.rate);
   block.stack = stack;
   block.birth_tick = TicksSinceStart();
   Block old;
   switch (g_recorder.blocks.Insert(block, &old)) {
     case BlockTable::InsertResult::kReplaced:
-      CountFree(old.stack, recording::BlockSize(old));
+      CountFree(old);
       break;
     case BlockTable::InsertResult::kInserted:
       break;
@@ -112,15 +123,17 @@ void Allocated(const void* address, size_t bytes) {
       CountLoss(LossId::kLockTimeout, bytes);
       return;
   }
-  CountAllocation(stack, bytes, block.birth_tick);
+  const uint64_t blocks = recording::BlocksStoodFor(block);
+  CountAllocation(stack, bytes * blocks, blocks, block.birth_tick);
+  if (sampled.rate != 0) Add(&g_recorder.sampled, 1);
 }
 
 void Freeing(const void* address) {
   if (!IsRecording()) return;
   Block block;
-  if (g_recorder.blocks.Remove(reinterpret_cast<uint64_t>(address), &block)) {
-    CountFree(block.stack, recording::BlockSize(block));
-  } else {
+  if (Take(address, &block)) {
+    CountFree(block);
+  } else if (SampleRate() == 0) {  // otherwise most blocks are unknown
     Add(&g_recorder.file.header()->unknown_frees, 1);
   }
 }
@@ -129,7 +142,7 @@ RemovedBlock TakeForRealloc(const void* address) {
   RemovedBlock removed;
   removed.block.address = 0;
   if (!IsRecording()) return removed;
-  if (!g_recorder.blocks.Remove(reinterpret_cast<uint64_t>(address), &removed.block)) removed.block.address = 0;
+  if (!Take(address, &removed.block)) removed.block.address = 0;
   return removed;
 }
 
@@ -139,7 +152,7 @@ void PutBack(const RemovedBlock& removed) {
 }
 
 void Forget(const RemovedBlock& removed) {
-  if (removed.block.address != 0) CountFree(removed.block.stack, recording::BlockSize(removed.block));
+  if (removed.block.address != 0) CountFree(removed.block);
 }
 
 void Mapped(const MappingEvent& event) {
@@ -160,7 +173,7 @@ void Mapped(const MappingEvent& event) {
     return;
   }
   g_recorder.stacks[range.stack].flags |= recording::kStackMapping;
-  CountAllocation(range.stack, bytes, range.birth_tick);
+  CountAllocation(range.stack, bytes, 1, range.birth_tick);
 }
 
 void Unmapped(uint64_t start, uint64_t bytes) {

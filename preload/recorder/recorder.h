@@ -18,7 +18,7 @@ struct RecorderOptions {
   const char* shim_path;   // of the shim's own file, where it was loaded from memory; nullptr: as it is mapped
   const char* index_path;  // the launcher's list of recordings; may be null
   uint64_t max_bytes;      // of the recording
-  uint64_t sample_bytes;   // 0: every allocation
+  uint64_t sample_bytes;   // 0: every allocation; or recording::kSampleAutomatically
   uint64_t on_rss_bytes;   // a memory picture when the RSS crosses it; 0: no
   uint32_t flags;          // recording::HeaderFlag
   bool gc_at_end;

@@ -9,6 +9,7 @@
 #include "preload/base/guard.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
+#include "preload/recorder/sampler.h"
 #include "preload/recorder/thread_state.h"
 #include "preload/unwind/modules.h"
 
@@ -161,7 +162,9 @@ void DescribeProcess(const RecorderOptions& options, const char* executable) {
   const long length = RawSyscall(SYS_getcwd, reinterpret_cast<long>(directory), sizeof directory);
   if (length > 1) header->working_directory = Intern(directory, static_cast<size_t>(length - 1));
   header->exit_code = -1;
-  header->sample_bytes = options.sample_bytes;
+  StartSampling(options.sample_bytes);
+  header->sample_bytes = SampleRate() != 0 ? 1ull << SampleRate() : 0;
+  if (SamplingIsAutomatic()) header->flags |= recording::kSampleAutomatic;
   header->on_rss_bytes = options.on_rss_bytes;
   if (!options.gc_at_end) header->gc_at_end = static_cast<uint32_t>(recording::GcAtEnd::kOff);
 }
@@ -252,6 +255,7 @@ void ReleaseRecording() {
   g_recorder.picture_arenas = {};
   g_recorder.own_mappings = {};
   g_recorder.heap_used = 0;
+  g_recorder.sampled = 0;
   g_recorder.frozen = 0;
   ForgetSchedule();
   ForgetPictures();

@@ -10,6 +10,7 @@
 #include "preload/base/guard.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
+#include "preload/recorder/sampler.h"
 
 namespace nodeleak::preload {
 namespace {
@@ -152,6 +153,10 @@ void Watch(WatcherSleep sleep) {
           UpdateTotals();
           AddSample(now_ns);
           g_recorder.file.header()->last_alive_ns = now_ns;
+          if (SamplingIsAutomatic()) {
+            g_recorder.file.header()->sample_bytes =
+                AdaptSampling(__atomic_load_n(&g_recorder.sampled, __ATOMIC_RELAXED));
+          }
           if (now_ns >= g_schedule.next_checkpoint_ns) {
             AddCheckpoint(now_ns);
             g_schedule.next_checkpoint_ns = now_ns + g_schedule.checkpoint_interval_ns;

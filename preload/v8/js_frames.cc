@@ -64,9 +64,15 @@ bool LoadFunctionKey(uint64_t function, FunctionKey* key) {
   return true;
 }
 
-// Function, code and script are where they are until the next collection.
-void NeedsQuietHeap(SlotLog* log) {
-  if (!t_locals.watches_gc) log->NotRepeatable();
+// Function, code and script are where they are until the next collection. A closure's map changes with its properties,
+// its name among them.
+void NeedsQuietHeap(uint64_t function, SlotLog* log) {
+  uint64_t map;
+  if (!t_locals.watches_gc || !IsHeapObject(function) || !LoadWord(function - 1, &map)) {
+    log->NotRepeatable();
+  } else {
+    log->Keep(function - 1, map, ~uint64_t{0});
+  }
 }
 
 void SetKey(WalkedFrame* frame, FrameKind kind, uint32_t low, uint64_t key_b) {
@@ -94,8 +100,9 @@ StepResult BuiltinKey(const FunctionKey& key, FrameKind kind, WalkedFrame* frame
 // pc in the builtins: the interpreter, or a builtin that has a frame of its own.
 StepResult ReadBuiltinsFrame(SlotLog* log, WalkedFrame* frame) {
   FunctionKey key;
-  if (!LoadFunctionKey(log->Read(frame->fp + Get(Field::kFrameFunction)), &key)) return UnreadableFunction(log, frame);
-  NeedsQuietHeap(log);
+  const uint64_t function = log->Read(frame->fp + Get(Field::kFrameFunction));
+  if (!LoadFunctionKey(function, &key)) return UnreadableFunction(log, frame);
+  NeedsQuietHeap(function, log);
   if (key.literal_id == kNoLiteral) return BuiltinKey(key, FrameKind::kBuiltin, frame);
   uint64_t offset = log->Read(frame->fp + Get(Field::kFrameBytecodeOffset));
   if (IsSmi(offset) && IsHeapObject(log->Read(frame->fp + Get(Field::kFrameBytecodeArray)))) {
@@ -110,7 +117,7 @@ StepResult ReadBuiltinsFrame(SlotLog* log, WalkedFrame* frame) {
 // Slots alone do not tell the tier: optimized code entered by OSR keeps stale interpreter slots. The pc does.
 StepResult ReadJitFrame(SlotLog* log, WalkedFrame* frame) {
   uint64_t function = log->Read(frame->fp + Get(Field::kFrameFunction));
-  NeedsQuietHeap(log);
+  NeedsQuietHeap(function, log);
   CodeAtPc code = {};
   bool known = g_features.optimized && FindCodeAtPc(frame->pc, function, &code);
   uint32_t offset = static_cast<uint32_t>(frame->pc - code.start);
@@ -139,16 +146,16 @@ StepResult ReadTypedFrame(uint64_t marker, const StackBounds& bounds, SlotLog* l
   FunctionKey key;
   if (type == Get(Field::kTypeJsContinuationFrame) || type == Get(Field::kTypeJsContinuationCatchFrame)) {
     // A deoptimization turned an inlined builtin (Array.map) into a frame; its function is where JS frames have it.
-    NeedsQuietHeap(log);
     uint64_t function = log->Read(frame->fp + Get(Field::kFrameFunction));
+    NeedsQuietHeap(function, log);
     if (!LoadFunctionKey(function, &key) || key.literal_id != kNoLiteral) return StepResult::kSkip;
     return BuiltinKey(key, FrameKind::kBuiltin, frame);
   }
   if (type != Get(Field::kTypeBuiltinExitFrame)) return StepResult::kSkip;
   constexpr uint64_t kTargetFunction = 24;  // above the return address: new.target is at 16
   if (!bounds.Contains(frame->fp + kTargetFunction, 8)) return StepResult::kSkip;
-  NeedsQuietHeap(log);
   uint64_t target = log->Read(frame->fp + kTargetFunction);
+  NeedsQuietHeap(target, log);
   if (!LoadFunctionKey(target, &key) || key.literal_id != kNoLiteral) return StepResult::kSkip;
   return BuiltinKey(key, FrameKind::kBuiltinExit, frame);
 }

@@ -50,15 +50,15 @@ class FrameCollector {
   uint32_t count() const { return count_; }
   bool truncated() const { return truncated_; }
 
-  void Add(const WalkedFrame& frame) {
-    if (__builtin_expect(count_ < kMaxDepth, 1)) {
-      frames_[count_++] = frame;
-      return;
-    }
+  // Where the next frame goes.
+  WalkedFrame* Next() {
+    if (__builtin_expect(count_ < kMaxDepth, 1)) return &frames_[count_++];
     truncated_ = true;
-    frames_[kInnermostKept + 1 + ring_] = frame;  // the oldest of the outer part
+    WalkedFrame* oldest = &frames_[kInnermostKept + 1 + ring_];  // of the outer part
     ring_ = (ring_ + 1) % kOutermostKept;
+    return oldest;
   }
+  void Add(const WalkedFrame& frame) { *Next() = frame; }
   void Finish() {
     if (!truncated_) return;
     frames_[kInnermostKept] = Marker(MarkerId::kTruncated);
@@ -276,7 +276,7 @@ Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* 
       collector->Add(Marker(MarkerId::kUnknownCode));
       return Ending::kStopped;
     }
-    WalkedFrame frame;
+    WalkedFrame& frame = *collector->Next();
     frame.pc = registers.pc;
     frame.sp = registers.sp;
     frame.fp = registers.fp;
@@ -293,7 +293,6 @@ Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* 
     }
     frame.repeatable = log->TakeRepeatable() && step != NativeStep::kFailed;
     frame.slots_end = log->count();
-    collector->Add(frame);
     if (step == NativeStep::kEnd) return Ending::kOutermost;
     if (step == NativeStep::kFailed) {
       if (frame.type != WalkedType::kMarker) collector->Add(Marker(MarkerId::kUnwindStopped));

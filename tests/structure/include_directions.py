@@ -32,6 +32,7 @@ LIBRARIES = {
     "dwarf.h": ["symbolizer", "tests"],
     "libelf.h": ["symbolizer", "tests"],
     "gelf.h": ["symbolizer", "tests"],
+    "benchmark/": ["bench"],
     "libunwind": ["preload/unwind", "preload/hooks", "tracer", "tests", "bench"],
     "gtest/": ["tests"],
     "gmock/": ["tests"],

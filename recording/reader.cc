@@ -54,6 +54,8 @@ Ending FindEnding(const ProcessInfo& process, bool running) {
   if (process.state == ProcessState::kEnded) return Ending::kExited;
   switch (process.freeze_reason) {
     case FreezeReason::kAtExit:
+      // node also runs these functions before it sends itself a signal by process.kill: then no exit call follows.
+      return process.exit_code >= 0 ? Ending::kExited : Ending::kKilled;
     case FreezeReason::kExitCall:
     case FreezeReason::kLibcAtExit:
       return Ending::kExited;

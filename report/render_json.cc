@@ -142,9 +142,9 @@ void WriteStack(const StackUse& stack, JsonWriter* json) {
   json->EndObject();
 }
 
-// Thousands of stacks of one group are of no use to anybody and make files of hundreds of megabytes. What is left out
-// is one more entry, so that the sum stays right.
-constexpr size_t kMostStacks = 50;
+// Tens of thousands of stacks of one group are of no use to anybody and make files of hundreds of megabytes. What is
+// left out is one more entry, so that the sum stays right.
+constexpr size_t kMostStacks = 1000;
 void WriteOmittedStacks(const std::vector<StackUse>& stacks, JsonWriter* json) {
   if (stacks.size() <= kMostStacks) return;
   StackUse rest;

@@ -150,6 +150,11 @@ TEST(Reader, SaysHowTheProcessEnded) {
   terminated.header().end_signal = 15;
   EXPECT_EQ(Parse(terminated.Build()).process.ending, Ending::kSignaled);
 
+  RecordingBuilder killed_itself;  // process.kill: the functions of node::AtExit have run, no exit call has
+  killed_itself.header().freeze_reason = static_cast<uint32_t>(FreezeReason::kAtExit);
+  killed_itself.header().exit_code = -1;
+  EXPECT_EQ(Parse(killed_itself.Build()).process.ending, Ending::kKilled);
+
   RecordingBuilder aborted;
   aborted.header().freeze_reason = static_cast<uint32_t>(FreezeReason::kAbort);
   const Recording abort_recording = Parse(aborted.Build());

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "recording/byte_source.h"
+#include "recording/destination.h"
 #include "recording/process.h"
 #include "recording/raw_reader.h"
 
@@ -171,17 +172,9 @@ class Copier {
 
 // Is `to` free, or a recording that is not `from`?
 absl::Status CheckDestination(const FileSource& from, const std::string& to) {
+  if (absl::Status replaceable = CheckReplaceable(to); !replaceable.ok()) return replaceable;
   struct stat status;
-  if (lstat(to.c_str(), &status) != 0) {
-    if (errno == ENOENT) return absl::OkStatus();
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", to));
-  }
-  if (S_ISLNK(status.st_mode)) return absl::InvalidArgumentError(absl::StrCat(to, " is a symbolic link"));
-  absl::StatusOr<FileSource> there = FileSource::Open(to);
-  uint64_t magic = 0;
-  if (!there.ok() || !there->ReadValue(0, &magic) || magic != kMagic) {
-    return absl::AlreadyExistsError(absl::StrCat(to, " is there already and is not a recording"));
-  }
+  if (lstat(to.c_str(), &status) != 0) return absl::OkStatus();
   struct stat source;
   if (fstat(from.fd(), &source) != 0 || (source.st_dev == status.st_dev && source.st_ino == status.st_ino)) {
     return absl::InvalidArgumentError("it would replace itself");

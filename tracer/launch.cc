@@ -17,6 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "recording/destination.h"
 #include "tracer/preflight.h"
 #include "tracer/unique_fd.h"
 #include "tracer/witness.h"
@@ -230,13 +231,22 @@ void SplitIndex(std::vector<std::string> lines, LaunchResult* result) {
   }
 }
 
-absl::Status CheckOutputFolder(const std::string& output_template) {
+constexpr const char* kElsewhere = "; choose another place with --output=PATH";
+
+// Names with % become known in the process only; the shim says there what is in its way.
+absl::Status CheckOutput(const std::string& output_template) {
   std::string folder = output_template.substr(0, output_template.rfind('/'));
   if (absl::StrContains(folder, '%')) return absl::OkStatus();
   if (folder.empty()) folder = "/";
-  if (access(folder.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("cannot write a recording into ", folder, ": ", strerror(errno),
-                                                    "; choose another place with --output=PATH"));
+  if (access(folder.c_str(), W_OK | X_OK) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot write a recording into ", folder, ": ", strerror(errno), kElsewhere));
+  }
+  if (absl::StrContains(output_template, '%')) return absl::OkStatus();
+  if (absl::Status status = recording::CheckReplaceable(output_template); !status.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat("cannot write the recording: ", status.message(), kElsewhere));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Preflight(const LaunchOptions& options) {
@@ -244,7 +254,7 @@ absl::Status Preflight(const LaunchOptions& options) {
   absl::StatusOr<std::string> program = FindProgram(options.command[0]);
   if (!program.ok()) return program.status();
   if (absl::Status status = CheckPreloadable(*program); !status.ok()) return status;
-  return CheckOutputFolder(options.output_template);
+  return CheckOutput(options.output_template);
 }
 
 }  // namespace

@@ -121,6 +121,19 @@ TEST_F(LaunchTest, AnOutputFolderThatCannotBeWrittenIsSaidBeforeTheCommandRuns) 
   EXPECT_EQ(Read("ran"), "");
 }
 
+TEST_F(LaunchTest, WhatIsNoRecordingIsInTheWayBeforeTheCommandRuns) {
+  Write("notes.rec", "my notes");
+  ASSERT_EQ(symlink(Path("gone").c_str(), Path("link.rec").c_str()), 0);
+  LaunchOptions options = Options({"/bin/sh", "-c", "echo ran > " + Path("ran")});
+  for (const char* name : {"notes.rec", "link.rec"}) {
+    options.output_template = Path(name);
+    EXPECT_THAT(std::string(Launch(options).status().message()), HasSubstr("choose another place with --output"))
+        << name;
+  }
+  EXPECT_EQ(Read("notes.rec"), "my notes");
+  EXPECT_EQ(Read("ran"), "");
+}
+
 TEST_F(LaunchTest, TheEndGoesIntoTheRecordingOfThatProcessOnly) {
   recording::Header header = {};
   header.magic = recording::kMagic;

@@ -51,7 +51,7 @@ class StackTable {
   // What one raw frame is to a person, innermost first.
   struct ShownFrames {
     uint32_t count;
-    bool cacheable;  // the same the next time
+    bool cacheable = true;  // the same the next time
     uint32_t frames[v8::kMaxResolvedFrames];
   };
 

@@ -397,7 +397,9 @@ class NodeTest(AttachTest):
                    'console.log("ready"); process.stdin.on("end", () => process.exit()).resume()']
         with Target(command) as target:
             with open(f'/proc/{target.pid}/task/{target.pid}/children') as children:
-                child = int(children.read().split()[0])
+                # nodeleak's witness process is a child, too.
+                child = next(int(pid) for pid in children.read().split()
+                             if os.path.realpath(f'/proc/{pid}/exe') == os.path.realpath(node))
             result = self.nodeleak('attach', '--duration=1ms', child)
             self.assertIn('is recorded already', result.stderr)
             self.assertIn('still running', result.stdout)

@@ -121,7 +121,8 @@ await run({
   },
 
   'why nothing was recorded is said once'() {
-    const { stderr } = nodeleak([`--output=${folder}`, NODE, program]);
+    fs.mkdirSync(path.join(folder, 'in-the-way-of-node'));  // known in the process only: a name with %
+    const { stderr } = nodeleak([`--output=${path.join(folder, 'in-the-way-of-%n')}`, NODE, program]);
     assert.match(stderr, /^nodeleak: process \d+ is not recorded: [^\n]+\n$/);
   },
 

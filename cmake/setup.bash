@@ -3,7 +3,7 @@
 
 # What a build needs. ./test adds to it.
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libunwind-dev libabsl-dev libcapstone-dev libdw-dev libelf-dev
-                liblzma-dev libzstd-dev zlib1g-dev)
+                libbz2-dev liblzma-dev libzstd-dev zlib1g-dev)
 
 say() { printf 'nodeleak: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 2; }

@@ -55,6 +55,13 @@ def typescript(count, options, scratch):
             ] + [os.path.join(scratch, f"source{number}.ts") for number in range(TYPESCRIPT_SOURCES)]
 
 
+def needs_packages(*names):
+    def missing(major, options):
+        gone = [name for name in names if not os.path.isdir(os.path.join(options.cache, "node_modules", name))]
+        return f"npm could not fetch {', '.join(gone)}" if gone else None
+    return missing
+
+
 def needs_certificate(major, options):
     return None if os.path.exists(os.path.join(options.cache, "certificate.pem")) else "no certificate (openssl)"
 
@@ -77,8 +84,9 @@ WORKLOADS = [
     Workload("buffer", script("buffer.cjs"), 1_500_000),
     Workload("fs", script("fs.cjs", "{scratch}"), 60),
     Workload("worker", script("worker.cjs"), 60_000),
-    Workload("npm", package("npm/bin/npm-cli.js", "ls", "--all", "--prefix={cache}", "--cache={scratch}")),
-    Workload("typescript", typescript),
-    Workload("sharp", script("sharp.cjs", "{cache}"), 60),
+    Workload("npm", package("npm/bin/npm-cli.js", "ls", "--all", "--prefix={cache}", "--cache={scratch}"),
+             missing=needs_packages("npm")),
+    Workload("typescript", typescript, missing=needs_packages("typescript", "@types/node")),
+    Workload("sharp", script("sharp.cjs", "{cache}"), 60, needs_packages("sharp")),
     Workload("sqlite", script("sqlite.cjs"), 200_000, needs_node_sqlite),
 ]

@@ -7,9 +7,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "report/absl_view.h"
+#include "report/external_memory.h"
 #include "report/garbage.h"
 #include "report/grouping.h"
+#include "report/kind_verdicts.h"
 #include "report/memory_lines.h"
+#include "report/outlook.h"
 #include "report/reading_order.h"
 #include "report/recording_facts.h"
 #include "report/threads.h"
@@ -226,6 +229,9 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   AddPictures(recording, classified, &report);
   report.timeline = MakeTimeline(recording, classified);
   report.groups = MakeGroups(recording, classified, frames, thread_names, options);
+  report.kind_verdicts = JudgeKinds(recording, report.kinds, report.process.command, &report.groups);
+  AddOutlook(&report);
+  report.external = CheckExternalMemory(recording, report.groups);
   report.threads = SumThreads(recording, classified, thread_names);
   KeepTop(options, &report);
   report.warnings = DescribeTroubles(recording);

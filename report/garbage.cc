@@ -30,6 +30,8 @@ uint64_t LiveBytes(const Recording& recording, const Checkpoint& checkpoint) {
 
 uint64_t Distance(uint64_t left, uint64_t right) { return left > right ? left - right : right - left; }
 
+}  // namespace
+
 // The one before the collection has as many bytes alive as the header says there were: one that was taken earlier, or
 // afterwards, would name the wrong stacks. Other threads allocate between the two counts.
 const Checkpoint* FindCheckpointBeforeGc(const Recording& recording) {
@@ -47,8 +49,6 @@ const Checkpoint* FindCheckpointBeforeGc(const Recording& recording) {
   }
   return best;
 }
-
-}  // namespace
 
 void AddGarbage(const Recording& recording, std::vector<Use>* uses) {
   if (recording.process.gc_at_end != recording::GcAtEnd::kDone || recording.totals.live_bytes_before_gc == 0) return;

@@ -11,4 +11,7 @@ namespace nodeleak::report {
 // Fills in Use::garbage_*. The shim takes a checkpoint right before that collection; without one nothing is filled in.
 void AddGarbage(const recording::Recording& recording, std::vector<Use>* uses);
 
+// The checkpoint that the shim took right before that collection; nullptr: not found.
+const recording::Checkpoint* FindCheckpointBeforeGc(const recording::Recording& recording);
+
 }  // namespace nodeleak::report

@@ -1,28 +1,105 @@
 #include "report/group_evidence.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace nodeleak::report {
 namespace {
 
 using recording::Recording;
+using Members = std::vector<const ClassifiedUse*>;
 
-double Seconds(uint64_t nanoseconds) { return static_cast<double>(nanoseconds) / 1e9; }
-double TickSeconds() { return SecondsOfTick(1); }
+constexpr double kForever = std::numeric_limits<double>::infinity();
 
-double LastApplicationAllocation(const Recording& recording, const std::vector<ClassifiedUse>& uses) {
-  double last = 0;
-  for (const ClassifiedUse& use : uses) {
-    if (!use.site.has_value() || !use.use->owns_counters) continue;
-    last = std::max(last, SecondsOfTick(recording.stacks[use.use->stack].last_tick) + TickSeconds());
+// A worker's memory that outlives the worker is nobody's garbage any more: its isolate has let go of everything.
+double JudgedUntil(const std::optional<Collector>& collector) {
+  if (!collector.has_value() || collector->gone) return kForever;
+  return collector->looked_until_seconds;
+}
+
+bool WasSeen(const Birth& birth, const std::optional<Collector>& collector) {
+  return !collector.has_value() || (collector->HasSeen(birth) && SecondsOfTick(birth.tick) <= JudgedUntil(collector));
+}
+
+struct Span {
+  double first = kForever, last = 0;
+  void Include(uint32_t first_tick, uint32_t last_tick) {
+    first = std::min(first, SecondsOfTick(first_tick));
+    last = std::max(last, SecondsOfTick(last_tick));
   }
-  return last;
+};
+Span AllocationSpan(const Recording& recording, const Members& members) {
+  Span span;
+  for (const ClassifiedUse* member : members) {
+    for (const Birth& birth : member->use->births) span.Include(birth.tick, birth.tick);
+    if (!member->use->owns_counters) continue;
+    const recording::Stack& stack = recording.stacks[member->use->stack];
+    span.Include(stack.first_tick, stack.last_tick);
+  }
+  if (span.first > span.last) return {0, 0};
+  return span;
+}
+
+bool HasSite(const Members& members) {
+  return std::any_of(members.begin(), members.end(), [](const ClassifiedUse* use) { return use->site.has_value(); });
+}
+
+double LongestPause(const Members& members) {
+  std::vector<uint32_t> ticks;
+  for (const ClassifiedUse* member : members) {
+    for (const Birth& birth : member->use->births) ticks.push_back(birth.tick);
+  }
+  std::sort(ticks.begin(), ticks.end());
+  uint32_t longest = 0;
+  for (size_t i = 1; i < ticks.size(); ++i) longest = std::max(longest, ticks[i] - ticks[i - 1]);
+  return SecondsOfTick(longest);
+}
+
+// What the windows divide. Node and its libraries allocate tables of their own while they start, so a group without a
+// line of the application begins when the event loop has turned. When the program fell idle, its silence is no
+// evidence: the group's own last allocation ends the period.
+void SetPeriod(const Timebase& timebase, const Members& members, Evidence* evidence) {
+  evidence->begin_seconds = evidence->first_allocation_seconds;
+  if (!HasSite(members)) evidence->begin_seconds = std::max(evidence->begin_seconds, timebase.started_seconds());
+  const double own_end = evidence->last_allocation_seconds + kTickSeconds;
+  const double end = evidence->activity_after == Activity::kIdle ? own_end : evidence->run_seconds;
+  evidence->end_seconds = std::max(end, evidence->begin_seconds + kTickSeconds);
+}
+
+// Of the blocks that were born in the period.
+double SeenShare(const Collectors& collectors, const Members& members, const Evidence& evidence) {
+  double seen = 0, all = 0;
+  for (const ClassifiedUse* member : members) {
+    const std::optional<Collector> collector = collectors.Of(*member);
+    for (const Birth& birth : member->use->births) {
+      if (SecondsOfTick(birth.tick) < evidence.begin_seconds) continue;
+      all += 1;
+      seen += WasSeen(birth, collector);
+    }
+  }
+  return all == 0 ? 1 : seen / all;
+}
+
+// Blocks that no full GC has looked at tell nothing. When it looked at most of the period, only that part is judged;
+// otherwise all of it is, and what needs a GC to be said is not said.
+void StopAtLastGc(const Collectors& collectors, const Members& members, Evidence* evidence) {
+  constexpr double kEnough = 0.5, kEnoughBlocks = 0.3;
+  double last_gc = 0;
+  for (const ClassifiedUse* member : members) {
+    const std::optional<Collector> collector = collectors.Of(*member);
+    last_gc = std::max(last_gc, JudgedUntil(collector));
+    if (collector.has_value() && member->use->live_blocks != 0) evidence->doubt = collector->doubt;
+  }
+  evidence->last_gc_seconds = std::min(last_gc, evidence->run_seconds);
+  const double seen = last_gc - evidence->begin_seconds;
+  evidence->seen_by_gc = seen >= kEnough * (evidence->end_seconds - evidence->begin_seconds) && seen > 0 &&
+                         SeenShare(collectors, members, *evidence) >= kEnoughBlocks;
+  if (evidence->seen_by_gc) evidence->end_seconds = std::min(evidence->end_seconds, last_gc);
 }
 
 size_t WindowOf(const Evidence& evidence, double seconds) {
   const double share = (seconds - evidence.begin_seconds) / (evidence.end_seconds - evidence.begin_seconds);
-  const double window = share * static_cast<double>(kWindows);
-  return static_cast<size_t>(std::clamp(window, 0.0, static_cast<double>(kWindows - 1)));
+  return static_cast<size_t>(std::clamp(share * static_cast<double>(kWindows), 0.0, static_cast<double>(kWindows - 1)));
 }
 
 double EdgeOf(const Evidence& evidence, size_t window) {
@@ -30,47 +107,26 @@ double EdgeOf(const Evidence& evidence, size_t window) {
          (evidence.end_seconds - evidence.begin_seconds) * static_cast<double>(window) / static_cast<double>(kWindows);
 }
 
-struct Span {
-  double first = 0, last = 0;
-};
-Span AllocationSpan(const Recording& recording, const std::vector<const ClassifiedUse*>& members) {
-  uint32_t first = UINT32_MAX, last = 0;
-  for (const ClassifiedUse* member : members) {
-    for (const Birth& birth : member->use->births) {
-      first = std::min(first, birth.tick);
-      last = std::max(last, birth.tick);
-    }
-    if (!member->use->owns_counters) continue;
-    first = std::min(first, recording.stacks[member->use->stack].first_tick);
-    last = std::max(last, recording.stacks[member->use->stack].last_tick);
-  }
-  if (first == UINT32_MAX) return {};
-  return {SecondsOfTick(first), SecondsOfTick(last)};
-}
-
-// The period that the windows divide. When a group was active for most of its time and then fell silent (the load
-// ended), its own last allocation ends it: silence at the end is no evidence either way.
-void SetPeriod(const Timebase& timebase, Evidence* evidence) {
-  constexpr double kMostOfItsTime = 0.5;
-  evidence->begin_seconds = evidence->first_allocation_seconds;
-  const double own_end = evidence->last_allocation_seconds + TickSeconds();
-  double end = std::max(own_end, timebase.active_until_seconds());
-  if (own_end - evidence->begin_seconds > kMostOfItsTime * (end - evidence->begin_seconds)) end = own_end;
-  evidence->end_seconds = std::max(end, evidence->begin_seconds + TickSeconds());
-}
-
-void CountSurvivors(const std::vector<const ClassifiedUse*>& members, uint32_t major_gcs, Evidence* evidence) {
+void CountSurvivors(const Collectors& collectors, const Members& members, Evidence* evidence) {
   std::vector<uint32_t> survived;
   for (const ClassifiedUse* member : members) {
+    const std::optional<Collector> collector = collectors.Of(*member);
     evidence->live_bytes += member->use->live_bytes;
     evidence->live_blocks += member->use->live_blocks;
     evidence->reserved_bytes += member->use->reserved_bytes;
     for (const Birth& birth : member->use->births) {
-      Window& window = evidence->windows[WindowOf(*evidence, SecondsOfTick(birth.tick))];
+      const uint32_t gcs = collector.has_value() ? collector->full_gcs : 0;
+      survived.push_back(gcs > birth.gc ? gcs - birth.gc : 0);
+      const double seconds = SecondsOfTick(birth.tick);
+      if (seconds < evidence->begin_seconds) {
+        evidence->blocks_of_the_start += birth.blocks;
+        continue;
+      }
+      if (evidence->seen_by_gc && !WasSeen(birth, collector)) continue;
+      Window& window = evidence->windows[WindowOf(*evidence, seconds)];
       window.survivors += 1;
+      window.survivor_blocks += birth.blocks;
       window.survivor_bytes += birth.bytes;
-      survived.push_back(major_gcs > birth.gc ? major_gcs - birth.gc : 0);
-      if (survived.back() != 0) evidence->blocks_that_met_a_gc += birth.blocks;
     }
   }
   if (survived.empty()) return;
@@ -78,89 +134,59 @@ void CountSurvivors(const std::vector<const ClassifiedUse*>& members, uint32_t m
   evidence->survived_gcs = {survived.front(), survived[survived.size() / 2], survived.back()};
 }
 
-void CountAllocations(const Recording& recording, const Timebase& timebase,
-                      const std::vector<const ClassifiedUse*>& members, Evidence* evidence) {
-  // Survivors are counted one by one; of sampled allocations so many as that stand for all.
-  double survivors = 0;
-  for (const Window& window : evidence->windows) survivors += static_cast<double>(window.survivors);
-  const double share =
-      evidence->live_blocks == 0 ? 1 : std::min(1.0, survivors / static_cast<double>(evidence->live_blocks));
+// Survivors are counted one by one: of sampled allocations, so many as that stand for all.
+double CountedShare(const Members& members) {
+  uint64_t counted = 0, stood_for = 0;
+  for (const ClassifiedUse* member : members) {
+    counted += member->use->births.size();
+    stood_for += member->use->live_blocks;
+  }
+  return stood_for == 0 ? 1 : std::min(1.0, static_cast<double>(counted) / static_cast<double>(stood_for));
+}
+
+void CountAllocations(const Recording& recording, const Timebase& timebase, const Collectors& collectors,
+                      const Members& members, Evidence* evidence) {
+  const double share = CountedShare(members);
   for (const ClassifiedUse* member : members) {
     if (!member->use->owns_counters) continue;
     const uint32_t stack = member->use->stack;
+    const double until = evidence->seen_by_gc ? JudgedUntil(collectors.Of(*member)) : kForever;
     evidence->allocations += recording.stacks[stack].allocated_blocks;
+    double before = timebase.AllocatedBy(stack, std::min(until, evidence->begin_seconds));
     for (size_t i = 0; i < kWindows; ++i) {
-      evidence->windows[i].allocated += share * (timebase.AllocatedBy(stack, EdgeOf(*evidence, i + 1)) -
-                                                 timebase.AllocatedBy(stack, EdgeOf(*evidence, i)));
+      const double now = timebase.AllocatedBy(stack, std::min(until, EdgeOf(*evidence, i + 1)));
+      evidence->windows[i].allocated += share * (now - before);
+      before = now;
     }
   }
+  const bool nothing_freed = evidence->live_blocks >= evidence->allocations;  // then the births are the allocations
   for (Window& window : evidence->windows) {
-    window.allocated = std::max(window.allocated, static_cast<double>(window.survivors));
+    const auto survivors = static_cast<double>(window.survivors);
+    window.allocated = nothing_freed ? survivors : std::max(window.allocated, survivors);
   }
-}
-
-bool IsOwnedByCollector(const std::vector<const ClassifiedUse*>& members) {
-  return std::any_of(members.begin(), members.end(), [](const ClassifiedUse* member) {
-    return member->kind == Kind::kArrayBuffer || member->kind == Kind::kWasmMemory || member->site.has_value();
-  });
 }
 
 }  // namespace
 
-Timebase::Timebase(const Recording& recording, const std::vector<ClassifiedUse>& uses)
-    : recording_(recording), run_seconds_(Seconds(recording.process.duration_ns)) {
-  const double last = LastApplicationAllocation(recording, uses);
-  active_until_seconds_ = last > 0 ? std::min(last, run_seconds_) : run_seconds_;
-  for (const recording::Checkpoint& checkpoint : recording.checkpoints) {
-    checkpoint_seconds_.push_back(Seconds(checkpoint.time_ns));
-    for (uint64_t i = 0; i < checkpoint.entry_count; ++i) {
-      const recording::CheckpointEntry& entry = recording.checkpoint_entries[checkpoint.first_entry + i];
-      std::vector<Point>& curve = curves_[entry.stack];
-      const double blocks = static_cast<double>(entry.allocated_blocks);
-      if (curve.empty() || (blocks >= curve.back().blocks && checkpoint_seconds_.back() > curve.back().seconds)) {
-        curve.push_back({checkpoint_seconds_.back(), blocks});
-      }
-    }
-  }
-}
-
-double Timebase::AllocatedBy(uint32_t stack_index, double seconds) const {
-  const recording::Stack& stack = recording_.stacks[stack_index];
-  const Point first = {SecondsOfTick(stack.first_tick), 0};
-  const Point last = {SecondsOfTick(stack.last_tick) + TickSeconds(), static_cast<double>(stack.allocated_blocks)};
-  if (seconds <= first.seconds) return 0;
-  if (seconds >= last.seconds) return last.blocks;
-  Point before = first, after = last;
-  const auto curve = curves_.find(stack_index);
-  if (curve != curves_.end()) {
-    for (const Point& point : curve->second) {
-      if (point.seconds <= before.seconds) continue;
-      if (point.seconds > seconds) {
-        if (point.seconds < after.seconds) after = point;
-        break;
-      }
-      before = point;
-    }
-  }
-  if (after.seconds <= before.seconds) return after.blocks;
-  const double share = (seconds - before.seconds) / (after.seconds - before.seconds);
-  return before.blocks + share * std::max(0.0, after.blocks - before.blocks);
-}
-
-Evidence CollectEvidence(const Recording& recording, const Timebase& timebase,
-                         const std::vector<const ClassifiedUse*>& members) {
+Evidence CollectEvidence(const Recording& recording, const Timebase& timebase, const Collectors& collectors,
+                         const Members& members) {
   Evidence evidence;
   const Span span = AllocationSpan(recording, members);
   evidence.first_allocation_seconds = span.first;
   evidence.last_allocation_seconds = span.last;
   // While a process runs on, its blocks can be younger than its last sign of life.
   evidence.run_seconds = std::max(timebase.run_seconds(), span.last);
+  evidence.longest_pause_seconds = LongestPause(members);
+  evidence.turns = timebase.TurnsBetween(std::max(span.first, timebase.started_seconds()), span.last);
+  evidence.kind = members.front()->kind;
+  evidence.activity_after = timebase.ActivityAfter(span.first, span.last);
   evidence.windows_measured = timebase.has_checkpoints();
-  evidence.owned_by_collector = recording.process.IsNode() && IsOwnedByCollector(members);
-  evidence.full_gc_at_end = recording.process.gc_at_end == recording::GcAtEnd::kDone;
-  SetPeriod(timebase, &evidence);
-  CountSurvivors(members, recording.totals.major_gcs, &evidence);
-  CountAllocations(recording, timebase, members, &evidence);
+  evidence.owned_by_collector = recording.process.IsNode();
+  evidence.application_site = HasSite(members);
+  SetPeriod(timebase, members, &evidence);
+  StopAtLastGc(collectors, members, &evidence);
+  CountSurvivors(collectors, members, &evidence);
+  CountAllocations(recording, timebase, collectors, members, &evidence);
   return evidence;
 }
 

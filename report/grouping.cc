@@ -6,7 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "report/absl_view.h"
+#include "report/collectors.h"
 #include "report/group_evidence.h"
+#include "report/remarks.h"
 #include "report/text_layout.h"
 
 namespace nodeleak::report {
@@ -163,7 +165,7 @@ void ApplyVerdict(const Evidence& evidence, Group* group) {
   group->verdict = judgement.verdict;
   group->confidence = judgement.confidence;
   group->evidence = std::move(judgement.evidence);
-  group->bytes_per_second = judgement.bytes_per_second;
+  group->rate = judgement.rate;
   if (group->garbage_bytes >= kSmallGarbage) {
     group->evidence.push_back(absl::StrCat("the full GC at the end freed ", FormatBytes(group->garbage_bytes), " in ",
                                            Plural(group->garbage_blocks, "block"), " of it"));
@@ -171,7 +173,7 @@ void ApplyVerdict(const Evidence& evidence, Group* group) {
       group->verdict = Verdict::kGarbage;
       group->confidence = Confidence::kHigh;
       group->evidence.erase(group->evidence.begin(), group->evidence.end() - 1);
-      group->bytes_per_second = 0;
+      group->rate = {};
     }
   }
   group->survived_gcs = evidence.survived_gcs;
@@ -191,6 +193,30 @@ std::optional<Origin> OriginAt(const StackView& stack, std::optional<size_t> ind
   return Origin{frame.function, frame.module, frame.file, frame.line, packages->Of(frame.module)};
 }
 
+bool IsNative(const ClassifiedFrame& frame) { return frame.frame.type == FrameType::kNative; }
+
+AddonRole AddonRoleOf(const StackView& stack) {
+  bool node_inside = false, any_native = false;
+  for (const ClassifiedFrame* frame : stack) {
+    if (!IsNative(*frame)) continue;
+    any_native = true;
+    const std::string& function = frame->frame.function;
+    if (frame->frame.module.ends_with(".node")) return node_inside ? AddonRole::kNodeApi : AddonRole::kOwner;
+    if (function.starts_with("napi_")) return AddonRole::kNodeApi;
+    node_inside |= function.starts_with("v8impl::") || function.starts_with("node::");
+  }
+  return any_native ? AddonRole::kNone : AddonRole::kUnknown;
+}
+
+// Written by one thread or read by the other. What the receiver's JavaScript allocates then is not part of it.
+bool IsPartOfMessage(const StackView& stack) {
+  for (const ClassifiedFrame* frame : stack) {
+    if (frame->frame.type == FrameType::kJs) return false;
+    if (IsNative(*frame) && frame->frame.function.starts_with("node::worker::Message")) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string HashId(std::string_view key) {
@@ -206,7 +232,8 @@ std::vector<ClassifiedUse> ClassifyUses(std::vector<Use>* uses, const FrameTable
     const StackView stack = frames.View(use.stack);
     const Classification classification = ClassifyStack(stack, use.source);
     classified.push_back({&use, classification.kind, SiteAt(stack, classification.site, packages),
-                          OriginAt(stack, classification.origin, packages), classification.is_cage});
+                          OriginAt(stack, classification.origin, packages), classification.is_cage, AddonRoleOf(stack),
+                          IsPartOfMessage(stack)});
   }
   return classified;
 }
@@ -218,18 +245,22 @@ std::vector<Group> MakeGroups(const recording::Recording& recording, const std::
   absl::flat_hash_map<std::string, Members> members_of;
   for (const ClassifiedUse& use : uses) members_of[keys.Of(use, options.group_by)].push_back(&use);
 
-  const Timebase timebase(recording, uses);
+  const Timebase timebase(recording);
+  const Collectors collectors(recording, uses);
   std::vector<Group> groups;
   for (const auto& [key, members] : members_of) {
     Group group;
     AddUp(recording, members, &group);
-    const Evidence evidence = CollectEvidence(recording, timebase, members);
+    const Evidence evidence = CollectEvidence(recording, timebase, collectors, members);
     if (group.live_bytes == 0 && evidence.reserved_bytes == 0 && group.garbage_bytes < kSmallGarbage) continue;
     group.id = HashId(key);
     NameGroup(members, options.group_by, &group);
     NameThreads(members, keys, &group);
     AddStacks(members, frames, options.max_stacks, &group);
     ApplyVerdict(evidence, &group);
+    for (std::string& remark : RemarksOn(group, frames.View(HeaviestOf(members)->use->stack))) {
+      group.evidence.push_back(std::move(remark));
+    }
     groups.push_back(std::move(group));
   }
   std::sort(groups.begin(), groups.end(), [](const Group& left, const Group& right) {

@@ -12,6 +12,14 @@
 
 namespace nodeleak::report {
 
+// Whether an addon asked for the memory, and may have a finalizer for it.
+enum class AddonRole : uint8_t {
+  kNone,
+  kOwner,    // its own allocation
+  kNodeApi,  // node's, inside a call of Node-API that the addon made: a reference, a finalizer
+  kUnknown,  // nothing is known of the stack
+};
+
 // A use, and what its stack says about it.
 struct ClassifiedUse {
   Use* use = nullptr;
@@ -19,6 +27,8 @@ struct ClassifiedUse {
   std::optional<Site> site;
   std::optional<Origin> origin;
   bool is_cage = false;
+  AddonRole addon_role = AddonRole::kNone;
+  bool is_message = false;  // part of a postMessage between threads
 };
 std::vector<ClassifiedUse> ClassifyUses(std::vector<Use>* uses, const FrameTable& frames, Packages* packages);
 

@@ -87,6 +87,13 @@ struct SurvivedGcs {  // major collections that the outstanding blocks have met 
   uint32_t min = 0, median = 0, max = 0;
 };
 
+// How fast survivors accumulate, and over which part of the run that was measured (seconds since its start).
+struct GrowthRate {
+  uint64_t bytes_per_second = 0;
+  double blocks_per_second = 0;
+  double from_seconds = 0, until_seconds = 0;
+};
+
 struct Group {
   std::string id;  // stable across runs: see GroupId
   Kind kind = Kind::kNative;
@@ -98,7 +105,8 @@ struct Group {
   uint64_t allocated_bytes = 0, allocations = 0;
   uint64_t reserved_bytes = 0;                     // address space that is not memory; besides live_bytes
   uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC at the end; besides live_bytes
-  uint64_t bytes_per_second = 0;                   // of survivors; 0 unless growing
+  GrowthRate rate;                                 // of survivors; 0 unless growing
+  std::optional<double> seconds_until_limit;       // of the container, at this rate alone; unset: no limit, no growth
   SurvivedGcs survived_gcs;
   double first_seen_seconds = 0, last_seen_seconds = 0;  // first and last allocation, since the start
   std::optional<Site> site;
@@ -153,6 +161,16 @@ struct KindTotal {
   uint64_t live_bytes = 0, live_blocks = 0;
 };
 
+// Of a kind as a whole. V8's pages are judged by what full GCs left in the JavaScript heap, the others by their groups.
+struct KindVerdict {
+  Kind kind = Kind::kNative;
+  Verdict verdict = Verdict::kNew;
+  Confidence confidence = Confidence::kLow;
+  std::vector<std::string> evidence;
+  GrowthRate rate;     // blocks_per_second is 0 for V8's pages
+  std::string advice;  // what to do next; "" when there is nothing to say
+};
+
 inline constexpr char kJsHeapLine[] = "JavaScript heap";
 struct MemoryLine {
   std::string name;
@@ -180,14 +198,35 @@ struct TimelinePoint {
   std::vector<KindTotal> by_kind;  // only at checkpoints; empty in between
 };
 
+// What V8 believes to be kept alive outside its heap by its objects: it collects when that grows. Absent: not read.
+struct ExternalMemory {
+  uint64_t v8_bytes = 0;            // all isolates; it lags
+  uint64_t array_buffer_bytes = 0;  // measured, of the same
+  struct Addon {
+    std::string name;  // package, or the file
+    uint64_t held_bytes = 0;
+  };
+  std::vector<Addon> addons;           // heaviest first
+  std::vector<std::string> sentences;  // where the two do not fit
+};
+
+// All that grows, the JavaScript heap too, against the container's limit (Memory::limit_bytes).
+struct Outlook {
+  uint64_t bytes_per_second = 0;
+  std::optional<double> seconds_until_limit;
+};
+
 struct Report {
   ProcessInfo process;
   std::vector<Capability> capabilities;
   Totals totals;
-  std::vector<KindTotal> kinds;      // heaviest first
-  Memory memory;                     // at the end; while it runs or when it was killed the latest that there is
-  std::vector<Memory> other_memory;  // at other moments
-  uint64_t rss_bytes = 0;            // when the recording ended
+  std::vector<KindTotal> kinds;            // heaviest first
+  std::vector<KindVerdict> kind_verdicts;  // of each of these, in the same order
+  Memory memory;                           // at the end; while it runs or when it was killed the latest that there is
+  std::vector<Memory> other_memory;        // at other moments
+  Outlook outlook;
+  std::optional<ExternalMemory> external;
+  uint64_t rss_bytes = 0;  // when the recording ended
   std::vector<TimelinePoint> timeline;
   std::vector<Group> groups;  // heaviest first
 

@@ -13,7 +13,7 @@
 namespace nodeleak::report {
 namespace {
 
-constexpr size_t kEvidenceLines = 3;
+constexpr size_t kEvidenceLines = 5;
 constexpr size_t kStacksLookedAt = 200;  // of a group, when equal ones are put together
 constexpr int kBytesColumns = 11, kBlocksColumns = 9, kKindColumns = 12, kVerdictColumns = 8;
 

@@ -67,14 +67,72 @@ void WriteTotals(const Totals& totals, JsonWriter* json) {
   json->EndObject();
 }
 
-void WriteKinds(const std::vector<KindTotal>& kinds, JsonWriter* json) {
+void WriteStrings(std::string_view key, const std::vector<std::string>& strings, JsonWriter* json) {
+  json->Key(key);
+  json->BeginArray();
+  for (const std::string& text : strings) json->String(text);
+  json->EndArray();
+}
+
+void WriteRate(const GrowthRate& rate, JsonWriter* json) {
+  json->Field("bytesPerSecond", rate.bytes_per_second);
+  json->SecondsField("blocksPerSecond", rate.blocks_per_second);
+  json->Key("measured");
+  if (rate.until_seconds <= rate.from_seconds) return json->Null();
+  json->BeginCompactObject();
+  json->SecondsField("from", rate.from_seconds);
+  json->SecondsField("until", rate.until_seconds);
+  json->EndObject();
+}
+
+void WriteUntilLimit(const std::optional<double>& seconds, JsonWriter* json) {
+  json->Key("secondsUntilLimit");
+  seconds.has_value() ? json->Seconds(*seconds) : json->Null();
+}
+
+void WriteOutlook(const Outlook& outlook, JsonWriter* json) {
+  json->Key("growth");
+  json->BeginCompactObject();
+  json->Field("bytesPerSecond", outlook.bytes_per_second);
+  WriteUntilLimit(outlook.seconds_until_limit, json);
+  json->EndObject();
+}
+
+void WriteExternal(const std::optional<ExternalMemory>& external, JsonWriter* json) {
+  json->Key("external");
+  if (!external.has_value()) return json->Null();
+  json->BeginObject();
+  json->Field("v8Bytes", external->v8_bytes);
+  json->Field("arrayBufferBytes", external->array_buffer_bytes);
+  json->Key("addons");
+  json->BeginArray();
+  for (const ExternalMemory::Addon& addon : external->addons) {
+    json->BeginCompactObject();
+    json->Field("name", addon.name);
+    json->Field("heldBytes", addon.held_bytes);
+    json->EndObject();
+  }
+  json->EndArray();
+  WriteStrings("findings", external->sentences, json);
+  json->EndObject();
+}
+
+void WriteKinds(const Report& report, JsonWriter* json) {
   json->Key("kinds");
   json->BeginArray();
-  for (const KindTotal& total : kinds) {
-    json->BeginCompactObject();
+  for (const KindTotal& total : report.kinds) {
+    json->BeginObject();
     json->Field("kind", KindName(total.kind));
     json->Field("liveBytes", total.live_bytes);
     json->Field("liveBlocks", total.live_blocks);
+    for (const KindVerdict& judged : report.kind_verdicts) {
+      if (judged.kind != total.kind) continue;
+      json->Field("verdict", VerdictName(judged.verdict));
+      json->Field("confidence", ConfidenceName(judged.confidence));
+      WriteStrings("evidence", judged.evidence, json);
+      WriteRate(judged.rate, json);
+      json->Field("advice", judged.advice);
+    }
     json->EndObject();
   }
   json->EndArray();
@@ -167,13 +225,6 @@ void WriteOmittedStacks(const std::vector<StackUse>& stacks, JsonWriter* json) {
   json->EndObject();
 }
 
-void WriteStrings(std::string_view key, const std::vector<std::string>& strings, JsonWriter* json) {
-  json->Key(key);
-  json->BeginArray();
-  for (const std::string& text : strings) json->String(text);
-  json->EndArray();
-}
-
 void WriteGroup(const Group& group, JsonWriter* json) {
   json->BeginObject();
   json->Field("id", group.id);
@@ -186,7 +237,10 @@ void WriteGroup(const Group& group, JsonWriter* json) {
   if (group.live_bytes_error.has_value()) json->Field("liveBytesError", *group.live_bytes_error);
   json->Field("allocatedBytes", group.allocated_bytes);
   json->Field("allocations", group.allocations);
-  json->Field("bytesPerSecond", group.bytes_per_second);
+  WriteRate(group.rate, json);
+  WriteUntilLimit(group.seconds_until_limit, json);
+  json->Key("holder");  // what keeps it alive: not looked for yet
+  json->Null();
   json->Key("survivedGcs");
   json->BeginCompactObject();
   json->Field("min", uint64_t{group.survived_gcs.min});
@@ -227,8 +281,10 @@ std::string RenderJson(const Report& report) {
   WriteProcess(report.process, &json);
   WriteCapabilities(report.capabilities, &json);
   WriteTotals(report.totals, &json);
-  WriteKinds(report.kinds, &json);
+  WriteKinds(report, &json);
   WriteMemory(report, &json);
+  WriteOutlook(report.outlook, &json);
+  WriteExternal(report.external, &json);
   json.Key("timeline");
   json.BeginArray();
   for (const TimelinePoint& point : report.timeline) WriteTimelinePoint(point, &json);

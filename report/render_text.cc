@@ -50,15 +50,37 @@ size_t CountSites(const std::vector<const Group*>& groups) {
   return sites.size();
 }
 
+const KindVerdict* GrowingHeap(const Report& report) {
+  for (const KindVerdict& judged : report.kind_verdicts) {
+    if (judged.kind == Kind::kV8Heap && judged.verdict == Verdict::kGrowing) return &judged;
+  }
+  return nullptr;
+}
+
+void WriteOutlook(const Report& report, TextCanvas* out) {
+  if (!report.outlook.seconds_until_limit.has_value()) return;
+  out->Wrapped("", absl::StrCat("At this rate the container's limit of ", FormatBytes(report.memory.limit_bytes), " (",
+                                FormatBytes(report.memory.limit_used_bytes), " in use) is reached in ",
+                                FormatSeconds(*report.outlook.seconds_until_limit)));
+}
+
 void WriteGrowing(const Report& report, const std::vector<const Group*>& growing, TextCanvas* out) {
   uint64_t bytes = 0, per_second = 0;
   for (const Group* group : growing) {
     bytes += group->live_bytes;
-    per_second += group->bytes_per_second;
+    per_second += group->rate.bytes_per_second;
   }
   out->Line("");
+  const KindVerdict* heap = GrowingHeap(report);
+  if (heap != nullptr) {
+    out->Line(out->Alarm(absl::StrCat("The JavaScript heap itself grows, about ",
+                                      FormatBytes(heap->rate.bytes_per_second), " per second")));
+    for (const std::string& sentence : heap->evidence) out->Wrapped("  ", sentence);
+    out->Wrapped("  ", Printable(heap->advice));
+  }
   if (growing.empty()) {
-    out->Line(out->Bold("Nothing is seen to grow."));
+    out->Line(out->Bold(heap == nullptr ? "Nothing is seen to grow." : "Outside of it nothing is seen to grow."));
+    WriteOutlook(report, out);
     return;
   }
   out->Line(out->Alarm(absl::StrCat("Growing: ", FormatBytes(bytes), " at ", Plural(CountSites(growing), "site"),
@@ -67,11 +89,12 @@ void WriteGrowing(const Report& report, const std::vector<const Group*>& growing
   for (size_t i = 0; i < shown; ++i) {
     const Group& group = *growing[i];
     const std::string numbers = absl::StrCat("  ", PadLeft(FormatBytes(group.live_bytes), 10),
-                                             PadLeft(absl::StrCat(FormatBytes(group.bytes_per_second), "/s"), 14), "  ",
-                                             PadRight(KindName(group.kind), 12), "  ");
+                                             PadLeft(absl::StrCat(FormatBytes(group.rate.bytes_per_second), "/s"), 14),
+                                             "  ", PadRight(KindName(group.kind), 12), "  ");
     out->Line(numbers + GroupLabel(group, report.process.working_directory, out->columns() - DisplayWidth(numbers)));
   }
   if (growing.size() > shown) out->Line(absl::StrCat("  … and ", FormatCount(growing.size() - shown), " smaller"));
+  WriteOutlook(report, out);
 }
 
 std::string KindList(const Report& report) {
@@ -169,6 +192,8 @@ void WriteOutstanding(const Report& report, TextCanvas* out) {
     WriteGarbage(report, out);
   }
   WriteBackground(report, out);
+  if (!report.external.has_value()) return;
+  for (const std::string& sentence : report.external->sentences) out->Wrapped("  ", Printable(sentence));
 }
 
 void WriteWarnings(const Report& report, TextCanvas* out) {

@@ -1,6 +1,7 @@
 #include "report/text_layout.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
@@ -80,6 +81,11 @@ std::string FormatSeconds(double seconds) {
   const uint64_t whole = static_cast<uint64_t>(seconds);
   if (whole < 7200) return absl::StrFormat("%d m %d s", whole / 60, whole % 60);
   return absl::StrFormat("%d h %d m", whole / 3600, whole / 60 % 60);
+}
+
+std::string FormatRate(double count, std::string_view word) {
+  if (count >= 9.95) return Plural(static_cast<uint64_t>(std::lround(count)), word);
+  return absl::StrCat(absl::StrFormat("%.1f ", count), View(word), "s");
 }
 
 std::string FormatShare(uint64_t part, uint64_t whole) {

@@ -9,11 +9,12 @@
 
 namespace nodeleak::report {
 
-std::string FormatBytes(uint64_t bytes);                    // "999 B", "41.2 MiB": three or four digits
-std::string FormatCount(uint64_t count);                    // "1,234,567"
-std::string FormatSeconds(double seconds);                  // "0.42 s", "12.3 s", "3 m 20 s", "2 h 5 m"
-std::string FormatShare(uint64_t part, uint64_t whole);     // "67 %", "<1 %"; "" when whole is 0
-std::string Plural(uint64_t count, std::string_view word);  // "1 block", "1,234 blocks"
+std::string FormatBytes(uint64_t bytes);                      // "999 B", "41.2 MiB": three or four digits
+std::string FormatCount(uint64_t count);                      // "1,234,567"
+std::string FormatSeconds(double seconds);                    // "0.42 s", "12.3 s", "3 m 20 s", "2 h 5 m"
+std::string FormatRate(double count, std::string_view word);  // "12 blocks", "0.4 blocks"
+std::string FormatShare(uint64_t part, uint64_t whole);       // "67 %", "<1 %"; "" when whole is 0
+std::string Plural(uint64_t count, std::string_view word);    // "1 block", "1,234 blocks"
 
 // "28.6 MiB in 600 blocks"; "~28.6 MiB ± 1.2 MiB in ~600 blocks" when it was estimated from samples.
 std::string EstimateText(uint64_t bytes, std::optional<uint64_t> error, uint64_t blocks);

@@ -1,7 +1,7 @@
 #include "report/verdict.h"
 
 #include <algorithm>
-#include <cmath>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -10,51 +10,17 @@
 namespace nodeleak::report {
 namespace {
 
-// Thresholds were tuned in a simulation of 12 patterns at 500 to 50,000 allocations.
-constexpr double kConfidenceZ = 1.64;  // 90 %
-constexpr size_t kTailWindows = 2;     // the youngest tenth may simply not be freed yet
-constexpr size_t kThird = (kWindows - kTailWindows) / 3;
-constexpr double kOldAgainstYoung = 0.35, kMiddleAgainstYoung = 0.5, kYoungAgainstOld = 0.5;
-constexpr uint64_t kFewSurvivors = 10, kManySurvivors = 50, kTooFewSurvivors = 5;
-constexpr double kOccupiedEnough = 0.6;
-constexpr double kShortestRun = 0.5, kShortestLife = 0.4;  // seconds
+// docs/verdicts.md says what each of these is for.
+constexpr double kShortestRun = 0.5, kShortestLife = 0.8, kShortestGrowth = 0.8;  // seconds
 constexpr double kShortestShareOfRun = 0.02;
-constexpr double kMetGcEnough = 0.3;
-
-struct Proportion {
-  double survivors = 0, allocated = 0;
-
-  double Value() const { return allocated <= 0 ? 0 : survivors / allocated; }
-  double Lower() const { return Wilson(-1); }
-  double Upper() const { return allocated <= 0 ? 1 : Wilson(1); }
-
- private:
-  double Wilson(int sign) const {
-    if (allocated <= 0) return 0;
-    const double n = allocated, p = std::min(1.0, Value()), z = kConfidenceZ;
-    const double margin = z * std::sqrt((p * (1 - p) + z * z / 4 / n) / n);
-    return std::clamp((p + z * z / 2 / n + sign * margin) / (1 + z * z / n), 0.0, 1.0);
-  }
-};
-
-Proportion SumOf(const Evidence& evidence, size_t begin, size_t end) {
-  Proportion sum;
-  for (size_t i = begin; i < end; ++i) {
-    sum.survivors += static_cast<double>(evidence.windows[i].survivors);
-    sum.allocated += evidence.windows[i].allocated;
-  }
-  return sum;
-}
-
-struct Thirds {
-  Proportion old, middle, young, tail;
-  double survivors() const { return old.survivors + middle.survivors + young.survivors; }
-  double allocated() const { return old.allocated + middle.allocated + young.allocated; }
-};
-Thirds ThirdsOf(const Evidence& evidence) {
-  return {SumOf(evidence, 0, kThird), SumOf(evidence, kThird, 2 * kThird), SumOf(evidence, 2 * kThird, 3 * kThird),
-          SumOf(evidence, 3 * kThird, kWindows)};
-}
+constexpr double kSureGrowth = 3, kDoubtfulGrowth = 1.5;  // seconds
+constexpr double kFewestSurvivors = 4, kFewSurvivors = 10, kManySurvivors = 50;
+constexpr double kFewMustStay = 0.5, kFewMustOccupy = 0.6;
+constexpr uint64_t kLeastFewBytes = 128 * 1024, kLeastBytes = 16 * 1024, kLeastBytesWithoutSite = 64 * 1024,
+                   kLeastV8Bytes = 512 * 1024;
+constexpr double kOnePieceOfWork = 10;  // turns of the event loop
+constexpr double kSilentShare = 0.25, kSilentPauses = 2;
+constexpr double kBusyShare = 0.4, kBusyLong = 20;  // seconds
 
 std::string Percent(const Proportion& proportion) {
   const double percent = 100 * std::min(1.0, proportion.Value());
@@ -67,82 +33,15 @@ std::string AgesSentence(const Thirds& thirds) {
                       " of the middle, ", Percent(thirds.young), " of the youngest");
 }
 
-std::string GcSentence(const Evidence& evidence) {
-  if (evidence.survived_gcs.max == 0) return "no full GC ran since these blocks were allocated: they may be garbage";
+std::string SurvivedSentence(const Evidence& evidence) {
   return absl::StrCat("half of the blocks survived at least ", Plural(evidence.survived_gcs.median, "full GC"));
 }
 
-// The longest-lived window would hide that only few windows hold anything.
-double Occupied(const Evidence& evidence) {
-  double occupied = 0;
-  for (size_t i = 0; i < 3 * kThird; ++i) {
-    const Window& window = evidence.windows[i];
-    occupied += window.survivors > 0 || window.allocated < 0.5;
-  }
-  return occupied / (3 * kThird);
-}
-
-bool EveryAgeSurvives(const Thirds& t) {
-  const Proportion older = {t.old.survivors + t.middle.survivors, t.old.allocated + t.middle.allocated};
-  return older.Lower() > 0 && t.middle.survivors > 0 && t.young.survivors > 0 &&
-         t.middle.Upper() >= kMiddleAgainstYoung * t.young.Lower() &&
-         t.old.Upper() >= kOldAgainstYoung * t.young.Lower() && t.young.Upper() >= kYoungAgainstOld * t.old.Lower();
-}
-
-Judgement New(std::string why) { return {Verdict::kNew, Confidence::kLow, {std::move(why)}, 0}; }
-
-double MetGcShare(const Evidence& evidence) {
-  if (evidence.live_blocks == 0) return 0;
-  return static_cast<double>(evidence.blocks_that_met_a_gc) / static_cast<double>(evidence.live_blocks);
-}
-
-Confidence ConfidenceOfGrowth(const Evidence& evidence, const Thirds& thirds) {
-  if (thirds.survivors() < kFewSurvivors) return Confidence::kLow;
-  const bool gc_confirms = !evidence.owned_by_collector || evidence.survived_gcs.median >= 2;
-  return thirds.survivors() >= kManySurvivors && evidence.windows_measured && gc_confirms ? Confidence::kHigh
-                                                                                          : Confidence::kLikely;
-}
-
-uint64_t SurvivingBytesPerSecond(const Evidence& evidence) {
-  uint64_t bytes = 0;
-  for (const Window& window : evidence.windows) bytes += window.survivor_bytes;
-  const double seconds = evidence.end_seconds - evidence.begin_seconds;
-  return seconds <= 0 ? 0 : static_cast<uint64_t>(static_cast<double>(bytes) / seconds);
-}
-
-Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
-  if (thirds.survivors() < kTooFewSurvivors ||
-      (thirds.survivors() < kFewSurvivors && Occupied(evidence) < kOccupiedEnough)) {
-    return New(absl::StrCat("only ", Plural(evidence.live_blocks, "block"), ": too few to tell a leak from a cache"));
-  }
-  if (evidence.owned_by_collector && MetGcShare(evidence) < kMetGcEnough) {
-    Judgement unsure = New(evidence.survived_gcs.max == 0 ? GcSentence(evidence)
-                                                          : "most blocks have not met a full GC: they may be garbage");
-    unsure.evidence.push_back(AgesSentence(thirds));
-    return unsure;
-  }
-  Judgement growing = {Verdict::kGrowing,
-                       ConfidenceOfGrowth(evidence, thirds),
-                       {AgesSentence(thirds)},
-                       SurvivingBytesPerSecond(evidence)};
-  if (evidence.owned_by_collector) growing.evidence.push_back(GcSentence(evidence));
-  const double idle = evidence.run_seconds - evidence.last_allocation_seconds;
-  if (idle > 0.1 * evidence.run_seconds && idle > kShortestRun) {
-    growing.evidence.push_back(absl::StrCat("nothing was allocated here in the last ", FormatSeconds(idle)));
-  }
-  return growing;
-}
-
-Judgement Bounded(const Thirds& thirds, std::string sentence) {
-  const Confidence confidence = thirds.allocated() >= kManySurvivors  ? Confidence::kHigh
-                                : thirds.allocated() >= kFewSurvivors ? Confidence::kLikely
-                                                                      : Confidence::kLow;
-  return {Verdict::kBounded, confidence, {std::move(sentence)}, 0};
-}
-
-Judgement Startup(const Evidence& evidence, std::string sentence) {
-  const double since = evidence.run_seconds - evidence.last_allocation_seconds;
-  return {Verdict::kStartup, since > 5 ? Confidence::kHigh : Confidence::kLikely, {std::move(sentence)}, 0};
+std::string UnseenSentence(const Evidence& evidence) {
+  if (!evidence.doubt.empty()) return evidence.doubt;
+  if (evidence.survived_gcs.max == 0) return "no full GC ran since these blocks were allocated: they may be garbage";
+  return absl::StrCat("the last full GC was at ", FormatSeconds(evidence.last_gc_seconds),
+                      ": what was allocated since may be garbage");
 }
 
 std::string ConstantSinceSentence(const Evidence& evidence) {
@@ -151,16 +50,147 @@ std::string ConstantSinceSentence(const Evidence& evidence) {
                       FormatSeconds(evidence.run_seconds - evidence.last_allocation_seconds), " since");
 }
 
+Judgement New(std::string why) { return {Verdict::kNew, Confidence::kLow, {std::move(why)}, {}}; }
+
+Judgement Startup(const Evidence& evidence, std::string sentence) {
+  const double since = evidence.run_seconds - evidence.last_allocation_seconds;
+  return {Verdict::kStartup, since > 5 ? Confidence::kHigh : Confidence::kLikely, {std::move(sentence)}, {}};
+}
+
+Judgement Bounded(const Thirds& thirds, std::string sentence) {
+  const Confidence confidence = thirds.allocated() >= kManySurvivors  ? Confidence::kHigh
+                                : thirds.allocated() >= kFewSurvivors ? Confidence::kLikely
+                                                                      : Confidence::kLow;
+  return {Verdict::kBounded, confidence, {std::move(sentence)}, {}};
+}
+
 bool IsTooYoung(const Evidence& evidence) {
   const double life = evidence.run_seconds - evidence.first_allocation_seconds;
   return life < kShortestLife || life < kShortestShareOfRun * evidence.run_seconds;
 }
 
-// Nothing was allocated in the later two thirds of the run.
-bool IsEarlyOnly(const Evidence& evidence) {
+// A group that allocates no more has stopped, unless the program itself fell idle: then only a short time of work
+// before a long idle one is a start rather than a leak whose load has ended.
+std::optional<Judgement> JudgeSilence(const Evidence& evidence) {
   const double life = evidence.run_seconds - evidence.first_allocation_seconds;
-  const double active = evidence.last_allocation_seconds - evidence.first_allocation_seconds;
-  return active < life / 3;
+  const double busy = evidence.last_allocation_seconds - evidence.first_allocation_seconds;
+  const double silence = life - busy;
+  if (silence <= kSilentShare * life || silence <= kSilentPauses * evidence.longest_pause_seconds) return std::nullopt;
+  if (evidence.activity_after == Activity::kIdle && (busy >= kBusyShare * life || busy >= kBusyLong)) {
+    return std::nullopt;
+  }
+  return Startup(evidence, ConstantSinceSentence(evidence));
+}
+
+// --- growth
+
+std::string FewSentence(const Evidence& evidence) {
+  return absl::StrCat("only ", Plural(evidence.live_blocks, "block"), ": too few to tell a leak from a cache");
+}
+
+double StayingShare(const Thirds& thirds) { return Proportion{thirds.survivors(), thirds.allocated()}.Value(); }
+
+// V8's bookkeeping follows the objects, code and pages of the program: a little more of it is no leak of its own.
+uint64_t LeastBytes(const Evidence& evidence, bool few) {
+  if (evidence.kind == Kind::kV8Internal) return kLeastV8Bytes;
+  if (few) return kLeastFewBytes;
+  return evidence.application_site ? kLeastBytes : kLeastBytesWithoutSite;
+}
+
+// Without a line of the application: certificates that are loaded, a table that is filled. An addon's threads need no
+// turns.
+bool IsOnePieceOfWork(const Evidence& evidence) {
+  const bool by_threads = evidence.kind == Kind::kAddon || evidence.kind == Kind::kNative ||
+                          evidence.kind == Kind::kMapping || !evidence.owned_by_collector;
+  return !evidence.application_site && !by_threads && evidence.turns >= 0 && evidence.turns < kOnePieceOfWork;
+}
+
+std::string WhyTooFew(const Evidence& evidence, const Thirds& thirds) {
+  const bool few = thirds.survivors() < kFewSurvivors;
+  if (thirds.survivors() < kFewestSurvivors ||
+      (few && (OccupiedShare(evidence.windows) < kFewMustOccupy || StayingShare(thirds) < kFewMustStay))) {
+    return FewSentence(evidence);
+  }
+  uint64_t bytes = 0;
+  for (const Window& window : evidence.windows) bytes += window.survivor_bytes;
+  if (bytes < LeastBytes(evidence, few))
+    return absl::StrCat("only ", FormatBytes(bytes), " stayed: too little to call it a leak");
+  return "";
+}
+
+GrowthRate RateOf(const Evidence& evidence) {
+  GrowthRate rate = {0, 0, evidence.begin_seconds, evidence.end_seconds};
+  const double seconds = evidence.end_seconds - evidence.begin_seconds;
+  double bytes = 0, blocks = 0;
+  for (const Window& window : evidence.windows) {
+    bytes += static_cast<double>(window.survivor_bytes);
+    blocks += static_cast<double>(window.survivor_blocks);
+  }
+  rate.bytes_per_second = static_cast<uint64_t>(bytes / seconds);
+  rate.blocks_per_second = blocks / seconds;
+  return rate;
+}
+
+std::string RateSentence(const GrowthRate& rate) {
+  return absl::StrCat(FormatBytes(rate.bytes_per_second), " in ", FormatRate(rate.blocks_per_second, "block"),
+                      " per second stayed, measured from ", FormatSeconds(rate.from_seconds), " to ",
+                      FormatSeconds(rate.until_seconds));
+}
+
+Confidence ConfidenceOfGrowth(const Evidence& evidence, const Thirds& thirds) {
+  const double seconds = evidence.end_seconds - evidence.begin_seconds;
+  const bool idle_since = evidence.activity_after == Activity::kIdle &&
+                          evidence.end_seconds < evidence.run_seconds - kSilentShare * seconds;
+  if (thirds.survivors() < kFewSurvivors || seconds < kDoubtfulGrowth || idle_since) return Confidence::kLow;
+  const bool gc_confirms = !evidence.owned_by_collector || evidence.survived_gcs.median >= 2;
+  const bool sure =
+      thirds.survivors() >= kManySurvivors && seconds >= kSureGrowth && evidence.windows_measured && gc_confirms;
+  return sure ? Confidence::kHigh : Confidence::kLikely;
+}
+
+bool IsUnseen(const Evidence& evidence) { return evidence.owned_by_collector && !evidence.seen_by_gc; }
+
+Judgement Unseen(const Evidence& evidence, const Thirds& thirds) {
+  Judgement unsure = New(UnseenSentence(evidence));
+  unsure.evidence.push_back(AgesSentence(thirds));
+  return unsure;
+}
+
+// Before a full GC a leak of a few blocks among many lies under the garbage of the youngest.
+bool MayHideUnderGarbage(const Evidence& evidence, const Thirds& thirds) {
+  return IsUnseen(evidence) && thirds.old.survivors >= kFewestSurvivors && thirds.middle.survivors >= kFewestSurvivors;
+}
+
+Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
+  const double seconds = evidence.end_seconds - evidence.begin_seconds;
+  if (seconds < kShortestGrowth) return New(absl::StrCat("seen for ", FormatSeconds(seconds), ": too short to judge"));
+  if (IsUnseen(evidence)) return Unseen(evidence, thirds);
+  if (IsOnePieceOfWork(evidence)) return Startup(evidence, "allocated in one go, in a few turns of the event loop");
+  if (std::string why = WhyTooFew(evidence, thirds); !why.empty()) return New(std::move(why));
+  Judgement growing = {
+      Verdict::kGrowing, ConfidenceOfGrowth(evidence, thirds), {AgesSentence(thirds)}, RateOf(evidence)};
+  if (evidence.owned_by_collector) growing.evidence.push_back(SurvivedSentence(evidence));
+  growing.evidence.push_back(RateSentence(growing.rate));
+  const double idle = evidence.run_seconds - evidence.last_allocation_seconds;
+  if (idle > kSilentShare * seconds && idle > kShortestRun) {
+    growing.evidence.push_back(
+        absl::StrCat("nothing was allocated here in the last ", FormatSeconds(idle),
+                     evidence.activity_after == Activity::kIdle ? ", the program was idle" : ""));
+  }
+  return growing;
+}
+
+// Nothing that was allocated before the tail is outstanding.
+Judgement OnlyTail(const Evidence& evidence, const Thirds& thirds) {
+  if (2 * evidence.blocks_of_the_start > evidence.live_blocks) {
+    return Startup(evidence, "allocated while node started, before its event loop turned");
+  }
+  if (thirds.allocated() < 0.5) {
+    return New("all of it is from the last tenth of the run: too young to judge");
+  }
+  return Bounded(
+      thirds,
+      "only the youngest are outstanding: whatever was allocated before the last tenth of its time has been freed");
 }
 
 }  // namespace
@@ -171,7 +201,7 @@ Judgement Judge(const Evidence& evidence) {
             Confidence::kHigh,
             {absl::StrCat(FormatBytes(evidence.reserved_bytes),
                           " of address space, not memory: mapped without access, or never in use as a whole")},
-            0};
+            {}};
   }
   if (evidence.run_seconds < kShortestRun) {
     return New(absl::StrCat("the recording is too short to judge: ", FormatSeconds(evidence.run_seconds)));
@@ -180,19 +210,16 @@ Judgement Judge(const Evidence& evidence) {
     return New(absl::StrCat("first allocated ", FormatSeconds(evidence.run_seconds - evidence.first_allocation_seconds),
                             " before the end: too young to judge"));
   }
-  if (IsEarlyOnly(evidence)) return Startup(evidence, ConstantSinceSentence(evidence));
+  if (std::optional<Judgement> stopped = JudgeSilence(evidence)) return *std::move(stopped);
 
-  const Thirds thirds = ThirdsOf(evidence);
-  if (thirds.survivors() < 0.5) {
-    if (thirds.allocated() < 0.5) return New("all of it is from the last tenth of the run: too young to judge");
-    return Bounded(
-        thirds,
-        "only the youngest are outstanding: whatever was allocated before the last tenth of its time has been freed");
-  }
+  const Thirds thirds = ThirdsOf(evidence.windows);
+  if (thirds.survivors() < 0.5) return OnlyTail(evidence, thirds);
+  if (thirds.EveryAgeSurvives()) return Growing(evidence, thirds);
+  if (thirds.allocated() < kFewSurvivors && StayingShare(thirds) >= kFewMustStay) return New(FewSentence(evidence));
   if (thirds.middle.survivors < 0.5 && thirds.young.survivors < 0.5) {
     return Startup(evidence, absl::StrCat("only the oldest stay: ", AgesSentence(thirds)));
   }
-  if (EveryAgeSurvives(thirds)) return Growing(evidence, thirds);
+  if (MayHideUnderGarbage(evidence, thirds)) return Unseen(evidence, thirds);
   if (thirds.young.Value() > thirds.old.Value()) {
     return Bounded(thirds, absl::StrCat("turns over, the old ones go: ", AgesSentence(thirds)));
   }

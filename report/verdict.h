@@ -7,46 +7,48 @@
 // caches that fill and waving request rates for leaks.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "report/model.h"
+#include "report/survival.h"
+#include "report/timebase.h"
 
 namespace nodeleak::report {
 
-inline constexpr size_t kWindows = 20;
-
-struct Window {
-  double allocated = 0;    // blocks
-  uint64_t survivors = 0;  // blocks of these that are outstanding
-  uint64_t survivor_bytes = 0;
-};
-
 struct Evidence {
-  // The windows divide [begin, end]: from the group's first allocation to the last moment the application was active.
-  std::array<Window, kWindows> windows = {};
+  // The windows divide [begin, end]: from the group's first allocation (see SetPeriod) to the last moment that says
+  // something about it.
+  Windows windows = {};
   double begin_seconds = 0, end_seconds = 0;
   double run_seconds = 0;
   double first_allocation_seconds = 0, last_allocation_seconds = 0;
+  double longest_pause_seconds = 0;              // between births of what is outstanding
+  double turns = -1;                             // of the event loops while the group allocated; negative: not known
+  Activity activity_after = Activity::kUnknown;  // of the whole program, after the group's last allocation
   uint64_t live_bytes = 0, live_blocks = 0;
+  uint64_t blocks_of_the_start = 0;  // outstanding ones from before the period
   uint64_t allocations = 0;
   uint64_t reserved_bytes = 0;    // mapped without access: address space only
   bool windows_measured = false;  // a(k) comes from checkpoints; otherwise allocations are taken as evenly spread
+  Kind kind = Kind::kNative;
+  bool application_site = false;  // a line of JavaScript that is not node's own asked for it
 
-  // A collector decides when this memory goes (directly or through a wrapper object): age counts in full GCs as well.
+  // In node a collector decides when memory goes, directly or through a wrapper object: only what has met a full GC is
+  // evidence of growth.
   bool owned_by_collector = false;
-  bool full_gc_at_end = false;
+  bool seen_by_gc = false;  // a full GC looked at most of the period, which then ends there
+  double last_gc_seconds = 0;
+  std::string doubt;  // why a later one does not count; "" otherwise
   SurvivedGcs survived_gcs;
-  uint64_t blocks_that_met_a_gc = 0;
 };
 
 struct Judgement {
   Verdict verdict = Verdict::kNew;
   Confidence confidence = Confidence::kLow;
   std::vector<std::string> evidence;
-  uint64_t bytes_per_second = 0;
+  GrowthRate rate;  // all 0 unless growing
 };
 
 Judgement Judge(const Evidence& evidence);

@@ -235,12 +235,20 @@ void CollectionFinished(const GcEvent& event) {
   } else if ((event.v8_type & kMarkCompact) != 0) {
     ++isolate.mark_compacts;
     isolate.mark_compact_ns += event.duration_ns;
+    isolate.previous_mark_compact_ns = isolate.last_mark_compact_ns;
     isolate.last_mark_compact_ns = NanosecondsSinceStart();
     if (event.isolate == 0) g_recorder.file.header()->major_gcs = static_cast<uint32_t>(isolate.mark_compacts);
   } else {
     ++isolate.other_gcs;
     isolate.other_gc_ns += event.duration_ns;
   }
+}
+
+void LoopTurns(uint32_t index) {
+  if (index == kNoIndex) return;
+  recording::Isolate& isolate = g_recorder.isolates[index];
+  if (isolate.loop_turns == 0) isolate.first_turn_ns = NanosecondsSinceStart();
+  __atomic_store_n(&isolate.loop_turns, isolate.loop_turns + 1, __ATOMIC_RELAXED);
 }
 
 void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
@@ -257,6 +265,9 @@ void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
   isolate.global_handles = statistics.global_handles;
   isolate.native_contexts = statistics.native_contexts;
   isolate.detached_contexts = statistics.detached_contexts;
+  if (!statistics.after_full_gc) return;
+  isolate.heap_used_after_gc = statistics.used;
+  isolate.after_gc_ns = isolate.statistics_ns;
 }
 
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,

@@ -101,10 +101,14 @@ struct GcEvent {
 };
 void CollectionFinished(const GcEvent& event);
 
+// The isolate's event loop is about to poll.
+void LoopTurns(uint32_t isolate);
+
 // v8::HeapStatistics of one isolate, bytes. And its spaces; names are copied.
 struct HeapStatistics {
   uint64_t total, physical, used, limit, malloced, peak_malloced, external, global_handles, native_contexts,
       detached_contexts;
+  bool after_full_gc;  // the first reading since a mark-compact
 };
 void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics);
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,

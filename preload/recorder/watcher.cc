@@ -58,7 +58,10 @@ void AddSample(uint64_t now_ns) {
     const recording::Isolate& isolate = g_recorder.isolates[i];
     sample.mark_compacts += static_cast<uint32_t>(isolate.mark_compacts);
     sample.scavenges += static_cast<uint32_t>(isolate.scavenges);
-    if (isolate.disposed_ns == 0) sample.heap_used += isolate.heap_used;
+    sample.loop_turns += isolate.loop_turns;
+    if (isolate.disposed_ns != 0) continue;
+    sample.heap_used += isolate.heap_used;
+    sample.heap_used_after_gc += isolate.heap_used_after_gc;
   }
   timeline.Append(sample);
 }

@@ -85,7 +85,7 @@ bool Trusted(const Reading& reading) {
   return false;
 }
 
-void Report(uint32_t isolate, const Reading& reading) {
+void Report(uint32_t isolate, const Reading& reading, bool after_full_gc) {
   const V8HeapStatistics& heap = reading.heap;
   HeapStatisticsRead(isolate, {.total = heap.total,
                                .physical = heap.physical,
@@ -96,7 +96,8 @@ void Report(uint32_t isolate, const Reading& reading) {
                                .external = heap.external,
                                .global_handles = heap.global_handles_used,
                                .native_contexts = heap.native_contexts,
-                               .detached_contexts = heap.detached_contexts});
+                               .detached_contexts = heap.detached_contexts,
+                               .after_full_gc = after_full_gc});
   for (size_t i = 0; i < reading.space_count; ++i) {
     const V8HeapSpace& space = reading.spaces[i];
     if (space.name != nullptr)
@@ -104,6 +105,8 @@ void Report(uint32_t isolate, const Reading& reading) {
   }
 }
 
+// The first reading after a full collection shows what is alive, all others show garbage too.
+bool HasCollectedSince(const IsolateRecord& record) { return record.major_gcs != record.gcs_at_statistics; }
 }  // namespace
 
 bool HeapStatisticsAddUp() { return g_trust == Trust::kProved; }
@@ -115,11 +118,14 @@ void ReadHeapStatistics(IsolateRecord* record) {
   Reading reading;  // 3 KB of stack
   Read(record->isolate, &reading);
   Guard guard;
-  if (Trusted(reading)) Report(record->index, reading);
+  const bool after_full_gc = HasCollectedSince(*record);
+  record->gcs_at_statistics = record->major_gcs;
+  if (Trusted(reading)) Report(record->index, reading, after_full_gc);
 }
 
 void ReadHeapStatisticsIfDue(IsolateRecord* record) {
-  if (CoarseMonotonicNanoseconds() - record->statistics_ns >= kStatisticsEveryNs) ReadHeapStatistics(record);
+  if (HasCollectedSince(*record) || CoarseMonotonicNanoseconds() - record->statistics_ns >= kStatisticsEveryNs)
+    ReadHeapStatistics(record);
 }
 
 }  // namespace nodeleak::preload::v8

@@ -22,7 +22,8 @@ struct IsolateRecord {
   uint32_t gc_depth;         // collections that have begun and not ended
   Environment* environment;  // nullptr: not known yet
   uint64_t gc_start_ns;
-  uint64_t statistics_ns;  // when they were last read
+  uint64_t statistics_ns;      // when they were last read
+  uint32_t gcs_at_statistics;  // major_gcs when they were last read
 };
 
 // The calling thread's isolate, registered when it is new. nullptr: none, or one whose environment has ended, or the

@@ -117,6 +117,7 @@ void SafePoint(int timeout_ms) {
   if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording()) return;
   int saved_errno = errno;
   if (IsolateRecord* record = FindOrRegisterIsolate()) {
+    LoopTurns(record->index);
     if (timeout_ms != 0) {
       ServeEndRequest(record);
       ReadHeapStatisticsIfDue(record);

@@ -104,6 +104,7 @@ void CollectionFinished(const GcEvent& event) {
   Log("Gc isolate=%u type=%u ns=%llu", event.isolate, event.v8_type,
       static_cast<unsigned long long>(event.duration_ns));
 }
+void LoopTurns(uint32_t) {}
 void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics) {
   ++g_statistics;
   Log("HeapStatistics %u total=%llu used=%llu limit=%llu external=%llu contexts=%llu", isolate,

@@ -63,7 +63,8 @@ struct RecordingBuilder {
     recording.process.ending = recording::Ending::kExited;
     recording.process.exit_code = 3;
     recording.process.gc_at_end = recording::GcAtEnd::kDone;
-    recording.totals.major_gcs = 10;
+    recording.totals.major_gcs = 12;  // two of them forced at the end
+    recording.isolates.push_back({.thread = 0, .mark_compacts = 12, .previous_mark_compact_ns = kRunNs});
     recording.stack_nodes.push_back({0, recording::kNoIndex});
     recording.stacks.push_back({});
     recording.modules.push_back({"/opt/bin/node"});
@@ -159,7 +160,7 @@ TEST(BuildReport, NumbersKindsAndSitesOfAServer) {
 TEST(BuildReport, VerdictsOfALeakARingAndATable) {
   const Report report = Server().Build();
   EXPECT_EQ(GroupOf(report, "onRequest").verdict, Verdict::kGrowing);
-  EXPECT_NEAR(static_cast<double>(GroupOf(report, "onRequest").bytes_per_second), 400 * 1999 / 20.0, 2000);
+  EXPECT_NEAR(static_cast<double>(GroupOf(report, "onRequest").rate.bytes_per_second), 400 * 1999 / 20.0, 2000);
   EXPECT_EQ(GroupOf(report, "keepRecent").verdict, Verdict::kBounded);
   EXPECT_EQ(report.groups.back().verdict, Verdict::kStartup);
   EXPECT_EQ(report.groups.back().origin->function, "node::TCPWrap::New");

@@ -56,7 +56,7 @@ Group LeakingGroup() {
   group.live_blocks = 21001;
   group.allocated_bytes = 1999 * 63003;
   group.allocations = 63003;
-  group.bytes_per_second = 3411000;
+  group.rate = {3411000, 1706.4, 0.25, 12.3};
   group.survived_gcs = {1, 7, 14};
   group.first_seen_seconds = 0.25;
   group.last_seen_seconds = 12.3;
@@ -108,6 +108,14 @@ Report LeakReport() {
   report.kinds = {{Kind::kArrayBuffer, 1999 * 21001, 21001}, {Kind::kV8Heap, 9u << 20, 1}, {Kind::kAddon, 50021, 1}};
   report.rss_bytes = 191'000'000;
   report.memory.at = "end";
+  report.kind_verdicts = {{Kind::kArrayBuffer, Verdict::kGrowing, Confidence::kHigh, {"all of it is growing"}},
+                          {Kind::kV8Heap,
+                           Verdict::kGrowing,
+                           Confidence::kLikely,
+                           {"used after full GCs: 4.0 MiB at 1.20 s, 9.0 MiB at 12.3 s (4 full GCs)"},
+                           {450000, 0, 1.2, 12.3},
+                           "take a heap snapshot: kill -USR2 4242"},
+                          {Kind::kAddon, Verdict::kStartup, Confidence::kLikely, {"all of it is startup"}}};
   report.memory.rss_bytes = 191'000'000;
   report.memory.lines = {
       {"malloc: free, but kept",
@@ -123,6 +131,7 @@ Report LeakReport() {
       {"reserved", 10ull << 30, 0, "address space, not memory"}};
   report.memory.limit_bytes = 256u << 20;
   report.memory.limit_used_bytes = 201'000'000;
+  report.outlook = {3'861'000, 17.5};
   report.memory.advice = {"76.3 MiB of 182.2 MiB is free memory that malloc keeps, no leak"};
   report.other_memory = {{"peak", 9.25, 299'000'000, {{"array-buffer", 199'000'000, 199'000'000, ""}}}};
   report.timeline = {{1.5, 100, 50, 25, 1, {{Kind::kArrayBuffer, 50, 1}}}};

@@ -77,6 +77,7 @@ const Pattern kPatterns[] = {
     {"garbage of the end", Verdict::kBounded, KeptIfAfter(97)},
     {"table filled at the start", Verdict::kStartup, OnlyBefore(12)},
     {"leak that stopped", Verdict::kStartup, KeptIfBefore(30)},
+    {"leak that stopped late", Verdict::kStartup, KeptIfBefore(55)},
 };
 
 Program Simulate(const Pattern& pattern, double rate, bool waving, unsigned seed) {
@@ -97,13 +98,14 @@ Evidence EvidenceOf(const Program& program) {
   evidence.begin_seconds = evidence.first_allocation_seconds = program.births.front();
   evidence.last_allocation_seconds = program.births.back();
   evidence.allocations = program.births.size();
-  evidence.windows_measured = true;
+  evidence.windows_measured = evidence.application_site = true;
   const double window = (kRun - evidence.begin_seconds) / kWindows;
   for (size_t i = 0; i < program.births.size(); ++i) {
     const size_t k = std::min(kWindows - 1, static_cast<size_t>((program.births[i] - evidence.begin_seconds) / window));
     evidence.windows[k].allocated += 1;
     if (!program.alive[i]) continue;
     evidence.windows[k].survivors += 1;
+    evidence.windows[k].survivor_blocks += 1;
     evidence.windows[k].survivor_bytes += 1999;
     evidence.live_blocks += 1;
     evidence.live_bytes += 1999;
@@ -131,7 +133,15 @@ TEST(Verdict, EveryPatternGetsItsWordAtEveryRate) {
 TEST(Verdict, ALeakHasItsRate) {
   const Judgement judgement = Judge(EvidenceOf(Simulate(kPatterns[0], 50, false, 1)));
   EXPECT_EQ(judgement.confidence, Confidence::kHigh);
-  EXPECT_NEAR(static_cast<double>(judgement.bytes_per_second), 50 * 1999, 8000);
+  EXPECT_NEAR(static_cast<double>(judgement.rate.bytes_per_second), 50 * 1999, 8000);
+}
+
+TEST(Verdict, TheRateSaysWhereItWasMeasured) {
+  const Judgement judgement = Judge(EvidenceOf(Simulate(kPatterns[0], 50, false, 1)));
+  EXPECT_NEAR(judgement.rate.blocks_per_second, 50, 4);
+  EXPECT_LT(judgement.rate.from_seconds, 1);
+  EXPECT_EQ(judgement.rate.until_seconds, kRun);
+  EXPECT_EQ(Judge(EvidenceOf(Simulate(kPatterns[2], 50, false, 1))).rate.bytes_per_second, 0) << "a ring";
 }
 
 TEST(Verdict, WithoutAFullGcSurvivorsMayBeGarbage) {
@@ -140,9 +150,59 @@ TEST(Verdict, WithoutAFullGcSurvivorsMayBeGarbage) {
   EXPECT_EQ(Judge(evidence).verdict, Verdict::kNew);
   EXPECT_THAT(Judge(evidence).evidence.front(), testing::HasSubstr("no full GC"));
 
-  evidence.blocks_that_met_a_gc = evidence.live_blocks;
+  evidence.survived_gcs = {0, 0, 1};
+  evidence.last_gc_seconds = 20;
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kNew);
+  EXPECT_THAT(Judge(evidence).evidence.front(), testing::HasSubstr("the last full GC was at 20.0 s"));
+
+  evidence.seen_by_gc = true;
   evidence.survived_gcs = {1, 4, 9};
   EXPECT_EQ(Judge(evidence).verdict, Verdict::kGrowing);
+}
+
+// What was allocated in the first `seconds` of the run, all of it kept.
+Evidence SilentSince(double seconds) {
+  Evidence evidence;
+  evidence.run_seconds = evidence.end_seconds = kRun;
+  evidence.first_allocation_seconds = evidence.begin_seconds = 1;
+  evidence.last_allocation_seconds = seconds;
+  evidence.longest_pause_seconds = 0.5;
+  evidence.windows_measured = evidence.application_site = true;
+  for (size_t i = 0; i < kWindows; ++i) {
+    if (static_cast<double>(i) * kRun / kWindows < seconds) evidence.windows[i] = {20, 20, 20, 40000};
+    evidence.live_blocks += evidence.windows[i].survivors;
+  }
+  return evidence;
+}
+
+TEST(Verdict, ALeakThatStopsIsNotGrowing) {
+  Evidence evidence = SilentSince(70);
+  evidence.activity_after = Activity::kActive;
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kStartup);
+  EXPECT_THAT(Judge(evidence).evidence.front(), testing::HasSubstr("nothing in the 30.0 s since"));
+}
+
+TEST(Verdict, ALeakWhoseLoadHasEndedIsStillOne) {
+  Evidence evidence = SilentSince(70);
+  evidence.activity_after = Activity::kIdle;
+  evidence.end_seconds = 70;
+  for (Window& window : evidence.windows) window = {20, 20, 20, 40000};
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kGrowing);
+  EXPECT_EQ(Judge(evidence).confidence, Confidence::kLow);
+  EXPECT_THAT(Judge(evidence).evidence.back(), testing::HasSubstr("the program was idle"));
+}
+
+TEST(Verdict, AShortTimeOfWorkBeforeALongIdleOneIsAStart) {
+  Evidence evidence = SilentSince(15);
+  evidence.activity_after = Activity::kIdle;
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kStartup);
+}
+
+TEST(Verdict, SilenceThatIsNoLongerThanUsualIsNoStop) {
+  Evidence evidence = SilentSince(70);
+  evidence.longest_pause_seconds = 20;
+  evidence.activity_after = Activity::kActive;
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kGrowing) << "a job that runs now and then";
 }
 
 TEST(Verdict, AShortRunIsNotJudged) {
@@ -152,13 +212,33 @@ TEST(Verdict, AShortRunIsNotJudged) {
   EXPECT_THAT(Judge(evidence).evidence.front(), testing::HasSubstr("too short"));
 }
 
-TEST(Verdict, AFewLargeBlocksAreNoLeakYet) {
+Evidence FewBlocks(const std::vector<size_t>& windows, uint64_t bytes) {
   Evidence evidence;
   evidence.run_seconds = evidence.end_seconds = kRun;
   evidence.last_allocation_seconds = 90;
-  for (size_t k : {1u, 8u, 15u}) evidence.windows[k] = {1, 1, 50021};
-  evidence.live_blocks = evidence.allocations = 3;
-  EXPECT_EQ(Judge(evidence).verdict, Verdict::kNew);
+  evidence.longest_pause_seconds = 30;
+  for (size_t k : windows) evidence.windows[k] = {1, 1, 1, bytes};
+  evidence.live_blocks = evidence.allocations = windows.size();
+  return evidence;
+}
+
+TEST(Verdict, ThreeLargeBlocksAreNoLeakYetFourAre) {
+  EXPECT_EQ(Judge(FewBlocks({1, 8, 15}, 500'021)).verdict, Verdict::kNew);
+  const Judgement judgement = Judge(FewBlocks({1, 6, 11, 16}, 500'021));
+  EXPECT_EQ(judgement.verdict, Verdict::kGrowing);
+  EXPECT_EQ(judgement.confidence, Confidence::kLow);
+}
+
+TEST(Verdict, ALittleThatStaysIsNoLeak) {
+  EXPECT_EQ(Judge(FewBlocks({1, 6, 11, 16}, 1999)).verdict, Verdict::kNew);
+  EXPECT_THAT(Judge(FewBlocks({1, 6, 11, 16}, 1999)).evidence.front(), testing::HasSubstr("too little"));
+}
+
+TEST(Verdict, WhatNodeAllocatesWhileItStartsIsStartup) {
+  Evidence evidence = FewBlocks({}, 0);
+  evidence.live_blocks = evidence.blocks_of_the_start = 500;
+  evidence.windows[3].allocated = 20;
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kStartup);
 }
 
 TEST(Verdict, AddressSpaceIsReserved) {

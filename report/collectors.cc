@@ -1,0 +1,115 @@
+#include "report/collectors.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "report/garbage.h"
+#include "report/timebase.h"
+
+namespace nodeleak::report {
+namespace {
+
+using recording::Isolate;
+using recording::Recording;
+
+// The main isolate ends, too, but after the picture.
+bool EndedBeforeThePicture(const Recording& recording, const Isolate& isolate) {
+  const uint64_t frozen = recording.process.frozen_ns;
+  return isolate.disposed_ns != 0 && (frozen == 0 || isolate.disposed_ns < frozen);
+}
+
+std::string SiteKey(const ClassifiedUse& use) {
+  return use.site.has_value() ? absl::StrCat(use.site->file, ":", use.site->line, ":", use.site->column) : "";
+}
+
+}  // namespace
+
+Collectors::Collectors(const Recording& recording, const std::vector<ClassifiedUse>& uses) : recording_(recording) {
+  if (!recording.process.IsNode()) return;
+  ReadIsolates();
+  ReadLastBeforeTheEnd();
+  FindFinalizers(uses);
+  CountMessages(uses);
+}
+
+void Collectors::ReadIsolates() {
+  for (const Isolate& isolate : recording_.isolates) {
+    const Collector collector = {static_cast<uint32_t>(isolate.mark_compacts),
+                                 SecondsOf(isolate.previous_mark_compact_ns),
+                                 EndedBeforeThePicture(recording_, isolate)};
+    if (!main_.has_value()) main_ = collector;
+    if (isolate.thread != recording::kNoIndex) by_thread_[isolate.thread] = collector;
+  }
+  // Without isolates (collections could not be watched) there is the header's count.
+  const uint32_t gcs = recording_.totals.major_gcs;
+  if (!main_.has_value()) main_ = Collector{gcs, gcs < 2 ? 0 : SecondsOf(recording_.process.duration_ns)};
+}
+
+void Collectors::ReadLastBeforeTheEnd() {
+  if (recording_.process.gc_at_end != recording::GcAtEnd::kDone) return;
+  Collector before;
+  before.doubt = "an addon may free it in a finalizer, which no turn of the event loop after the full GC has run yet";
+  main_before_end_ = before;
+  const recording::Checkpoint* at_end = FindCheckpointBeforeGc(recording_);
+  if (at_end == nullptr || at_end->mark_compacts < 2) return;
+  main_before_end_->full_gcs = at_end->mark_compacts;
+  for (const recording::Checkpoint& checkpoint : recording_.checkpoints) {
+    if (checkpoint.mark_compacts + 1 < at_end->mark_compacts) continue;
+    main_before_end_->looked_until_seconds = SecondsOf(checkpoint.time_ns);
+    return;
+  }
+}
+
+void Collectors::FindFinalizers(const std::vector<ClassifiedUse>& uses) {
+  for (const ClassifiedUse& use : uses) {
+    if (use.addon_role == AddonRole::kNodeApi && use.use->live_blocks != 0) sites_with_finalizers_.insert(SiteKey(use));
+  }
+}
+
+void Collectors::CountMessages(const std::vector<ClassifiedUse>& uses) {
+  constexpr double kLongerThanAStart = 0.5;  // seconds; starting a worker posts some messages, too
+  for (const ClassifiedUse& use : uses) {
+    if (!use.is_message || !use.use->owns_counters) continue;
+    const recording::Stack& stack = recording_.stacks[use.use->stack];
+    const bool at_a_start = SecondsOfTick(stack.last_tick - stack.first_tick) < kLongerThanAStart;
+    if (!at_a_start) message_blocks_ += stack.allocated_blocks;
+  }
+}
+
+bool Collectors::WaitsForATurn(const ClassifiedUse& use) const {
+  switch (use.addon_role) {
+    case AddonRole::kNone:
+      return false;
+    case AddonRole::kUnknown:
+    case AddonRole::kNodeApi:
+      return true;
+    case AddonRole::kOwner:
+      return sites_with_finalizers_.contains(SiteKey(use));
+  }
+  return false;
+}
+
+// Reading a message with an array buffer allocates at least one block of bookkeeping.
+bool Collectors::MayHaveBeenPosted(const ClassifiedUse& use) const {
+  constexpr uint64_t kSharePosted = 4;  // of its blocks at least a quarter
+  const bool can_go = use.kind == Kind::kArrayBuffer || (use.kind == Kind::kV8Internal && use.site.has_value());
+  return can_go && by_thread_.size() > 1 && message_blocks_ > use.use->live_blocks / kSharePosted;
+}
+
+std::optional<Collector> Collectors::Of(const ClassifiedUse& use) const {
+  if (!main_.has_value()) return std::nullopt;
+  const auto own = by_thread_.find(ThreadOf(use));
+  Collector collector = own != by_thread_.end() ? own->second : *main_;
+  const bool is_main = own == by_thread_.end() || own == by_thread_.begin();
+  if (is_main && main_before_end_.has_value() && WaitsForATurn(use)) collector = *main_before_end_;
+  if (collector.gone || !MayHaveBeenPosted(use)) return collector;
+  for (const auto& [thread, other] : by_thread_) {
+    // Counts of another isolate say nothing about a birth here: its last look alone does.
+    if (other.gone || other.looked_until_seconds >= collector.looked_until_seconds) continue;
+    collector.looked_until_seconds = other.looked_until_seconds;
+    collector.doubt = "it may have been posted to another thread, which has not had a full GC since";
+  }
+  return collector;
+}
+
+}  // namespace nodeleak::report

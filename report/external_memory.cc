@@ -1,0 +1,64 @@
+#include "report/external_memory.h"
+
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "report/text_layout.h"
+
+namespace nodeleak::report {
+namespace {
+
+constexpr uint64_t kWorthSaying = 16u << 20;
+constexpr uint64_t kKnownShare = 2;  // V8 knows at most half of it
+
+std::string NameOf(const Group& group) {
+  if (!group.origin.has_value()) return "an addon";
+  if (!group.origin->package.empty()) return group.origin->package;
+  return group.origin->module.substr(group.origin->module.rfind('/') + 1);
+}
+
+std::vector<ExternalMemory::Addon> AddonsOf(const std::vector<Group>& groups) {
+  std::map<std::string, uint64_t> held;
+  for (const Group& group : groups) {
+    if (group.kind == Kind::kAddon && group.live_bytes != 0) held[NameOf(group)] += group.live_bytes;
+  }
+  std::vector<ExternalMemory::Addon> addons;
+  addons.reserve(held.size());
+  for (const auto& [name, bytes] : held) addons.push_back({name, bytes});
+  std::stable_sort(addons.begin(), addons.end(),
+                   [](const auto& left, const auto& right) { return left.held_bytes > right.held_bytes; });
+  return addons;
+}
+
+}  // namespace
+
+std::optional<ExternalMemory> CheckExternalMemory(const recording::Recording& recording,
+                                                  const std::vector<Group>& groups) {
+  ExternalMemory external;
+  bool was_read = false;
+  for (const recording::Isolate& isolate : recording.isolates) {
+    const bool ended = isolate.disposed_ns != 0 && isolate.disposed_ns < recording.process.duration_ns;
+    if (isolate.statistics_ns == 0 || ended) continue;
+    external.v8_bytes += isolate.external;
+    was_read = true;
+  }
+  if (!was_read) return std::nullopt;
+  for (const Group& group : groups) {
+    if (group.kind == Kind::kArrayBuffer) external.array_buffer_bytes += group.live_bytes;
+  }
+  external.addons = AddonsOf(groups);
+  const uint64_t told = external.v8_bytes > external.array_buffer_bytes
+                            ? external.v8_bytes - external.array_buffer_bytes
+                            : 0;  // of all that is no array buffer, by all that tell V8
+  for (const ExternalMemory::Addon& addon : external.addons) {
+    if (addon.held_bytes < kWorthSaying || told >= addon.held_bytes / kKnownShare) continue;
+    external.sentences.push_back(
+        absl::StrCat(addon.name, " holds ", FormatBytes(addon.held_bytes), ", of which V8 knows ", FormatBytes(told),
+                     " at most: if JavaScript objects keep it alive, V8 collects them too late "
+                     "(napi_adjust_external_memory tells it)"));
+  }
+  return external;
+}
+
+}  // namespace nodeleak::report

@@ -1,0 +1,156 @@
+// Every program of verdict_programs.cjs gets the verdict that it deserves, and none that is innocent is ever called
+// growing: at its end, and from copies of its recording made after a quarter and a half of the run.
+import assert from 'node:assert';
+import child_process from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { MAJOR, NODE, NODELEAK, firstLine, groupsOf, newRecording, report, run, start } from './harness.mjs';
+
+const PROGRAMS = fileURLToPath(new URL('verdict_programs.cjs', import.meta.url));
+const ADDON = process.env.NODELEAK_E2E_FINALIZERS;
+const RUN_MS = 4000;
+const AT_ONCE = 4;
+const CUTS = [0.25, 0.5];
+
+// At a cut no full GC may have run yet: then a leak is 'new', and says so. Programs that are run with gc (they collect
+// twenty times) must be told apart at the half, too. `often` rows are run on every major, all of them on one.
+const LEAK = { end: ['growing'] };
+const KEPT_BY_ADDON = { end: ['growing', 'new'] };  // no turn of the event loop follows the GC of process.exit
+const BOUNDED = { end: ['bounded'] };
+const STARTUP = { end: ['startup'] };
+const GARBAGE = { end: ['garbage', 'bounded', 'none'] };
+const ADDON_GARBAGE = { end: ['garbage', 'pending', 'bounded', 'new', 'none'] };
+const ROWS = {
+  growingCache: { ...LEAK, often: true },
+  slowLeakUnderChurn: { ...LEAK, often: true },
+  oneInAHundred: LEAK,
+  fewLargeBlocks: { ...LEAK, often: true },
+  bursts: LEAK,
+  waves: LEAK,
+  timersNeverCleared: { ...LEAK, often: true },
+  listenersNeverRemoved: LEAK,
+  promisesNeverResolved: LEAK,
+  zlibNeverClosed: LEAK,
+  tlsSocketsKept: { ...LEAK, kind: 'openssl' },
+  poolSlabsPinned: LEAK,
+  addonLosesBlocks: { ...LEAK, kind: 'addon', often: true },
+  addonBuffersKept: { ...KEPT_BY_ADDON, kind: 'addon' },
+  leakBesideAWorker: LEAK,
+  leakWithoutTurns: LEAK,
+  javaScriptHeap: { ...LEAK, heap: true, often: true },
+  ring: { ...BOUNDED, often: true },
+  lruAtCapacity: { ...BOUNDED, often: true },
+  expiringCache: BOUNDED,
+  sawtooth: { ...GARBAGE, often: true },
+  tableAtStart: { ...STARTUP, often: true },
+  leakThatStops: { ...STARTUP, often: true },
+  garbageBeforeTheEnd: { end: [...GARBAGE.end, 'new'] },
+  periodicJob: { end: [...GARBAGE.end, 'new'] },
+  timersThatFire: BOUNDED,
+  weakReferences: GARBAGE,
+  zlibStreams: { end: [...GARBAGE.end, 'new'] },
+  tlsSocketsEnd: { end: [...GARBAGE.end, 'new', 'startup'] },
+  addonBuffersDropped: { ...ADDON_GARBAGE, often: true },
+  addonFinalizersWork: ADDON_GARBAGE,
+  addonObjectsDropped: ADDON_GARBAGE,
+  workersComeAndGo: { end: [...GARBAGE.end, 'new'], often: true },
+  buffersPosted: { end: [...GARBAGE.end, 'new'], often: true },
+  fragmentation: BOUNDED,
+  idle: { end: ['none'] },
+};
+const BESIDES = ['v8-internal', 'thread-stack'];  // at a line that makes something else
+const WITH_GC = { growingCache: 'growing', timersNeverCleared: 'growing', ring: 'bounded', sawtooth: 'bounded' };
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+async function copy(recording) {
+  const target = newRecording();
+  const stdio = ['ignore', 'ignore', 'inherit'];
+  const child = child_process.spawn(NODELEAK, ['snapshot', recording, '-o', target], { stdio });
+  assert.strictEqual(await new Promise((done) => child.on('close', done)), 0);
+  return target;
+}
+
+// The recordings of one run: cut, and whole.
+async function recordings(name, nodeFlags) {
+  const program = start([NODE, ...nodeFlags, PROGRAMS, name, String(RUN_MS), ADDON]);
+  await firstLine(program.child);
+  const begin = Date.now();
+  const made = [];
+  for (const share of CUTS) {
+    await sleep(Math.max(0, begin + share * RUN_MS - Date.now()));
+    made.push(await copy(program.recording));
+  }
+  assert.deepStrictEqual(await program.ended, { status: 0, signal: null });
+  return [...made, program.recording];
+}
+
+function verdictOf(what, row) {
+  if (row.heap) return what.kinds.find((k) => k.kind === 'v8-heap').verdict;
+  const wanted = (kind) => row.kind === undefined ? !BESIDES.includes(kind) : kind === row.kind;
+  const groups = groupsOf(what, 'here').filter((g) => wanted(g.kind));
+  return groups.sort((a, b) => b.liveBytes - a.liveBytes)[0]?.verdict ?? 'none';
+}
+
+function growing(what) {
+  const rows = [...what.groups, ...what.kinds].filter((row) => row.verdict === 'growing');
+  const name = (row) => row.site?.function ?? row.origin?.function ?? 'all';
+  return rows.map((row) => `${row.kind} ${name(row)} ${row.liveBytes}: ${row.evidence.join('; ')}`);
+}
+
+const why = (what) => JSON.stringify(groupsOf(what, 'here').map((g) => [g.kind, g.verdict, g.liveBytes, g.evidence]));
+
+function checkEnd(what, row) {
+  const verdict = verdictOf(what, row);
+  assert(row.end.includes(verdict), `${verdict}: ${why(what)}`);
+  if (!row.end.includes('growing')) assert.deepStrictEqual(growing(what), []);
+  for (const group of what.groups.filter((g) => g.verdict === 'growing' && g.kind !== 'v8-heap')) {
+    assert(group.bytesPerSecond > 0 && group.blocksPerSecond > 0, JSON.stringify(group.evidence));
+    assert(group.measured.until > group.measured.from && group.measured.until <= what.process.durationSeconds + 0.01);
+  }
+}
+
+async function check(name, row) {
+  const [quarter, half, whole] = (await recordings(name, [])).map((file) => report(file));
+  for (const cut of [quarter, half]) {
+    if (row.end.includes('growing')) {
+      assert(['growing', 'new', 'none'].includes(verdictOf(cut, row)), verdictOf(cut, row));
+    } else {
+      assert.deepStrictEqual(growing(cut), []);
+    }
+  }
+  checkEnd(whole, row);
+}
+
+async function checkWithGc(name, expected) {
+  const [, half, whole] = (await recordings(name, ['--expose-gc'])).map((file) => report(file));
+  for (const what of [half, whole]) {
+    assert.strictEqual(verdictOf(what, {}), expected, why(what));
+  }
+}
+
+// The runs overlap, the claims are told one after the other.
+const everything = MAJOR === 22;
+const jobs = [
+  ...Object.entries(ROWS).filter(([, row]) => everything || row.often)
+    .map(([name, row]) => [name, () => check(name, row)]),
+  ...Object.entries(WITH_GC)
+    .map(([name, expected]) => [`${name}, collected often`, () => checkWithGc(name, expected)]),
+];
+const only = process.argv[3];
+const waiting = jobs.filter(([name]) => only === undefined || name.includes(only));
+const results = new Map(waiting.map(([name]) => {
+  let settle;
+  const promise = new Promise((done) => settle = done);
+  return [name, { promise, settle }];
+}));
+async function work() {
+  for (let job; (job = waiting.shift()) !== undefined;) {
+    const [name, call] = job;
+    results.get(name).settle(await call().then(() => null, (error) => error));
+  }
+}
+for (let i = 0; i < AT_ONCE; ++i) work();
+await run(Object.fromEntries([...results].map(([name, { promise }]) => [name, async () => {
+  const error = await promise;
+  if (error !== null) throw error;
+}])));

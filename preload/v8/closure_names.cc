@@ -1,6 +1,7 @@
 #include "preload/v8/closure_names.h"
 
 #include "preload/recorder/intern_index.h"
+#include "preload/v8/known_facts.h"
 #include "preload/v8/strings.h"
 
 namespace nodeleak::preload::v8 {
@@ -107,6 +108,15 @@ NamePlace FindPlace(uint64_t map) {
   return {NamePlace::kNone, 0};
 }
 
+// A map does not change: an object gets another one.
+NamePlace KnownPlace(uint64_t map) {
+  static constinit FactsUntilCollection<NamePlace, 7> known;
+  if (const NamePlace* place = known.Find(map)) return *place;
+  const NamePlace place = FindPlace(map);
+  known.Remember(map, place);
+  return place;
+}
+
 constexpr int32_t kFunctionProperties = 8;
 
 // NameDictionary: an array with a header of a few numbers, then key, value, details per property. Details are a Smi,
@@ -154,7 +164,7 @@ uint64_t FindOwnName(uint64_t function) {
   if (!Has(Field::kMapDescriptors) || !Has(Field::kMapBitField3)) return 0;
   function = FollowForwarding(function);
   const uint64_t map = ReadField(function, 0);
-  const NamePlace place = FindPlace(map);
+  const NamePlace place = KnownPlace(map);
   const uint64_t name = place.kind != NamePlace::kNone ? ReadName(function, map, place) : 0;
   if (!IsString(name)) return 0;  // an AccessorInfo, say: untouched
   return RememberNamedMap(map, place) ? name : 0;

@@ -184,7 +184,23 @@ __attribute__((noinline)) bool FillPc(uint64_t pc, uint64_t function, CodeAtPc* 
 
 }  // namespace
 
+namespace {
+
+// Where a header was found before there is one still, or nothing that looks like it.
+bool FindKnownCodeObject(uint64_t pc, CodeObject* code) {
+  const CachedPc* set = PcSet(pc);
+  for (int way = 0; way < 2; ++way) {
+    if (__atomic_load_n(&set[way].pc, __ATOMIC_RELAXED) != pc) continue;
+    const uint64_t header = __atomic_load_n(&set[way].header, __ATOMIC_RELAXED);
+    if (IsKnownStreamMap(ReadWord(header)) && ReadHeader(header, pc, code)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 bool FindCodeObject(uint64_t pc, CodeObject* code) {
+  if (FindKnownCodeObject(pc, code)) return true;
   uint64_t block[kBlock / 8];
   uint64_t block_start = 0;
   uint64_t rejected[8] = {};

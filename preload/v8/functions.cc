@@ -1,6 +1,7 @@
 #include "preload/v8/functions.h"
 
 #include "preload/v8/heap_reader.h"
+#include "preload/v8/known_facts.h"
 #include "preload/v8/strings.h"
 
 namespace nodeleak::preload::v8 {
@@ -15,6 +16,8 @@ constexpr int32_t kMostInlineNames = 75;
 constexpr int kSavedClassVariableBit = 10;
 constexpr int kFunctionVariableShift = 12;
 constexpr int kInferredNameBit = 14;
+
+constinit FactsUntilCollection<FunctionInfo, 8> g_known;
 
 struct ScopeReader {
   uint64_t scope;
@@ -158,6 +161,10 @@ uint64_t FindScript(uint64_t shared) {
 }
 
 bool DescribeFunction(uint64_t shared, FunctionInfo* info) {
+  if (const FunctionInfo* known = g_known.Find(shared)) {
+    *info = *known;
+    return true;
+  }
   *info = {};
   info->builtin = info->start_position = info->script_id = -1;
   if (!IsOfType(shared, Field::kTypeShared)) return false;
@@ -178,6 +185,8 @@ bool DescribeFunction(uint64_t shared, FunctionInfo* info) {
     ReadFunctionData(ReadField(shared, Field::kSharedUntrustedData), info);
   info->api = info->script == 0 && info->builtin < 0;
   info->start_position = TokenPosition(shared, info->start_position);
+  // What is not compiled yet may be at any time; what is stays so until a collection.
+  if (info->bytecode != 0) g_known.Remember(shared, *info);
   return true;
 }
 

@@ -21,7 +21,7 @@ struct FunctionInfo {
   bool api;                // a function template of the embedder
 };
 
-// False: `shared` is no SharedFunctionInfo, or unreadable.
+// False: `shared` is no SharedFunctionInfo, or unreadable. The caller holds the stack table's lock.
 bool DescribeFunction(uint64_t shared, FunctionInfo* info);
 
 // SharedFunctionInfo -> Script, through a DebugInfo where a debugger is attached. 0: none.

@@ -184,7 +184,10 @@ void Resolver::AddBuiltin(const FunctionInfo& info, uint64_t own_name) {
 enum Tier : uint8_t { kUnknown = 0, kInterpreter = 1, kBaselineTier = 2, kMaglevTier = 3, kTurbofanTier = 4 };
 
 uint64_t SharedOf(uint64_t function) { return ReadField(FollowForwarding(function), Field::kFunctionShared); }
-uint64_t FrameSlot(const WalkedFrame& frame, Field field) { return ReadWord(frame.fp + Get(field)); }
+// The walk has made sure that these words are there.
+uint64_t FrameSlot(const WalkedFrame& frame, Field field) {
+  return *reinterpret_cast<const uint64_t*>(frame.fp + static_cast<uint64_t>(Get(field)));
+}
 
 int32_t InterpretedPosition(const WalkedFrame& frame) {
   uint64_t bytecode = FrameSlot(frame, Field::kFrameBytecodeArray);

@@ -1,6 +1,7 @@
 // After any end the recording says what was outstanding and how the process ended; after SIGKILL as of the last moment.
 import assert from 'node:assert';
 import child_process from 'node:child_process';
+import fs from 'node:fs';
 import { NODE, NODELEAK, file, firstLine, folder, have, newRecording, nodeleak, outstanding, report, run, skip, start } from './harness.mjs';
 
 const NATIVE = process.env.NODELEAK_E2E_NATIVE;
@@ -16,6 +17,14 @@ async function endBy(code, act, flags) {
   const pid = Number(await firstLine(child));
   await act(pid, recording);
   return { end: await ended, report: report(recording), recording };
+}
+
+function isThere(pid) {
+  try {
+    return !/^State:\s+[ZX]/m.test(fs.readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 const FREEZE = 'setInterval(() => {}, 1e6);';
@@ -35,6 +44,7 @@ await run({
     child.kill('SIGKILL');
     process.kill(pid, 'SIGKILL');
     await ended;
+    while (isThere(pid)) await new Promise((done) => setTimeout(done, 10));  // its pipes close before it is gone
     const what = report(recording);
     assert.deepStrictEqual(outstanding(what, 'hold', 'array-buffer'), HELD);
     assert.strictEqual(what.process.ended, 'killed');
@@ -92,6 +102,7 @@ await run({
     const pid = Number(child_process.spawnSync('pgrep', ['-P', String(child.pid), 'e2e_native'], { encoding: 'utf8' }).stdout);
     process.kill(pid, 'SIGKILL');
     await ended;
+    while (isThere(pid)) await new Promise((done) => setTimeout(done, 10));  // its pipes close before it is gone
     const what = report(recording);
     const kept = what.groups.find((g) => g.origin?.function === 'KeepSome');
     assert.deepStrictEqual([kept.liveBytes, kept.liveBlocks, what.process.signal], [37 * 5051, 37, 'SIGKILL']);

@@ -44,11 +44,17 @@ bool IsRecordingFile(const std::string& path) {
 }
 
 // A new file that only we may read. One that is there is replaced only when it is a recording, and never emptied:
-// somebody may be reading it.
+// somebody may be reading it. It says at once what it will be: should we be killed before the recorder has written its
+// header, the next attach may replace it.
 absl::StatusOr<UniqueFd> CreateRecording(const std::string& path) {
   for (bool again : {false, true}) {
     UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (fd.valid()) return fd;
+    if (fd.valid()) {
+      if (pwrite(fd.get(), &recording::kMagic, sizeof recording::kMagic, 0) == sizeof recording::kMagic) return fd;
+      const int error = errno;
+      unlink(path.c_str());
+      return absl::UnavailableError(absl::StrCat("cannot write the recording ", path, ": ", strerror(error)));
+    }
     if (errno != EEXIST || again)
       return absl::UnavailableError(absl::StrCat("cannot create the recording ", path, ": ", strerror(errno)));
     if (!IsRecordingFile(path))

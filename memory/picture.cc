@@ -8,8 +8,8 @@ using recording::MemoryPart;
 using recording::MemoryUse;
 
 constexpr uint64_t kMappedBlockHead = 16;
-constexpr uint64_t kWalkBudget = 20'000'000;             // chunks: about a second
-constexpr uint32_t kMappedBlocks = recording::kNoIndex;  // tag of the memory of blocks outside any heap
+constexpr uint64_t kSmallestMapped = 128 * 1024;  // M_MMAP_THRESHOLD, which only grows
+constexpr uint64_t kWalkBudget = 20'000'000;      // chunks: about a second
 
 uint64_t Smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
 uint64_t Larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
@@ -62,17 +62,25 @@ bool PictureTaker::ReadKernel() {
   return MakeSegments();
 }
 
+// The arena's index; made when it is not there. kNoIndex: no memory.
+uint32_t PictureTaker::ArenaOf(uint64_t address, uint32_t flags) {
+  for (uint32_t i = 0; i < arenas_.size(); ++i) {
+    if (arenas_[i].address == address &&
+        (arenas_[i].flags & recording::kArenaMappedBlocks) == (flags & recording::kArenaMappedBlocks)) {
+      return i;
+    }
+  }
+  MemoryArena arena = {};
+  arena.address = address;
+  arena.flags = flags;
+  return arenas_.Append(arena) ? static_cast<uint32_t>(arenas_.size() - 1) : recording::kNoIndex;
+}
+
 void PictureTaker::FindArenas() {
   if ((picture_.flags & recording::kPictureOtherAllocator) == 0) FindMallocHeaps(system_, areas_, &heaps_);
   for (const MallocHeap& heap : heaps_) {
-    uint32_t index = 0;
-    while (index < arenas_.size() && arenas_[index].address != heap.arena) ++index;
-    if (index == arenas_.size()) {
-      MemoryArena arena = {};
-      arena.address = heap.arena;
-      arena.flags = heap.arena == 0 ? recording::kArenaMain : 0u;
-      if (!arenas_.Append(arena)) return MarkCut();
-    }
+    const uint32_t index = ArenaOf(heap.arena, heap.arena == 0 ? recording::kArenaMain : 0u);
+    if (index == recording::kNoIndex) return MarkCut();
     ++arenas_[index].heaps;
     AddClaim({heap.start, heap.end, Owner::kHeap, index});
   }
@@ -173,7 +181,8 @@ void PictureTaker::AddBlock(const LiveBlock& block) {
   }
   if (first == nullptr) return;
   ++first->blocks;
-  if (first->kind == Kind::kHeap) first->overhead += ChunkOverhead(block.bytes);
+  first->overhead += ChunkOverhead(block.bytes);
+  if (block.bytes < kSmallestMapped) ++first->small_blocks;
 }
 
 void PictureTaker::CountInArena(const Segment& segment, uint64_t resident, MemoryArena* arena) {
@@ -201,14 +210,15 @@ void PictureTaker::CountSegment(const Segment& segment) {
     use.bytes += bytes;
     return Add(MemoryPart::kMappings, bytes, left);
   }
-  if (segment.blocks != 0 && (picture_.flags & recording::kPictureOtherAllocator) != 0) {
-    for (MemoryArena& arena : arenas_) {
-      if ((arena.flags & recording::kArenaMappedBlocks) != 0) return CountInArena(segment, resident, &arena);
-    }
-    MemoryArena arena = {};
-    arena.flags = recording::kArenaMappedBlocks;
-    if (arenas_.Append(arena)) CountInArena(segment, resident, &arenas_[arenas_.size() - 1]);
-    return;
+  const bool other_allocator = (picture_.flags & recording::kPictureOtherAllocator) != 0;
+  if (segment.blocks != 0 && (other_allocator || segment.small_blocks != 0)) {
+    // glibc goes on in mappings where the break cannot grow: V8's code range may be in its way. They are the main
+    // arena's.
+    const uint32_t index = ArenaOf(0, other_allocator ? recording::kArenaMappedBlocks : recording::kArenaMain);
+    if (index == recording::kNoIndex) return Add(MemoryPart::kUnexplained, left, left);
+    if (!other_allocator && !heaps_.Append({segment.start, segment.end, 0, true})) MarkCut();
+    ++arenas_[index].heaps;
+    return CountInArena(segment, resident, &arenas_[index]);
   }
   if (segment.blocks != 0) {  // each a mapping of its own: a head, and the end of the last page
     const uint64_t overhead = Smaller(left, segment.blocks * (kMappedBlockHead + kPage));

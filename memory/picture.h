@@ -58,9 +58,11 @@ class PictureTaker {
     uint32_t tag;
     uint64_t area;
     uint64_t block_resident, blocks, overhead;
+    uint64_t small_blocks;  // too small to be mappings of their own
   };
 
   recording::MemoryUse& UseOf(uint32_t stack, bool mapping);
+  uint32_t ArenaOf(uint64_t address, uint32_t flags);
   void FindArenas();
   void ClaimReservations();
   bool MakeSegments();

@@ -89,7 +89,7 @@ absl::StatusOr<PictureInfo> TakePictureNow(uint32_t pid, const Recording& record
   PictureInfo info;
   TakeOver(taker, &info);
   info.picture.time_ns = recording.process.duration_ns;
-  if (!recording.blocks.empty()) info.picture.flags |= recording::kPictureRecordedAll;
+  if ((recording.process.flags & recording::kIsAttached) == 0) info.picture.flags |= recording::kPictureRecordedAll;
   const memory::MemoryLimit limit = memory::ReadMemoryLimit(system, own);
   info.picture.limit_bytes = limit.bytes;
   info.picture.limit_used_bytes = limit.used_bytes;
@@ -100,6 +100,7 @@ absl::StatusOr<Recording> PictureUnrecorded(uint32_t pid) {
   Recording recording;
   recording.stacks.resize(1);
   recording.process.pid = pid;
+  recording.process.flags = recording::kIsAttached;  // everything is from before
   recording.process.ending = recording::Ending::kRunning;
   std::stringstream command;
   command << std::ifstream(absl::StrCat("/proc/", pid, "/cmdline")).rdbuf();

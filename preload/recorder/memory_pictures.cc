@@ -12,7 +12,6 @@
 namespace nodeleak::preload {
 namespace {
 
-using memory::Claim;
 using memory::Owner;
 using memory::PictureTaker;
 using recording::Block;
@@ -134,7 +133,8 @@ void FillArenas(const PictureTaker& taker, Place* place, MemoryPicture* picture)
 void Store(const PictureTaker& taker, const memory::System& system, PictureMoment moment, uint32_t index) {
   MemoryPicture picture = taker.picture();
   picture.moment = static_cast<uint32_t>(moment);
-  picture.flags |= recording::kPictureRecordedAll;
+  const bool attached = (g_recorder.file.header()->flags & recording::kIsAttached) != 0;
+  picture.flags |= attached ? 0u : recording::kPictureRecordedAll;
   picture.time_ns = NanosecondsSinceStart();
   const memory::MemoryLimit limit = memory::ReadMemoryLimit(system, system);
   picture.limit_bytes = limit.bytes;

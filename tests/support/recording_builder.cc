@@ -249,6 +249,17 @@ void RecordingBuilder::AddCheckpoint(uint64_t time_ns, uint32_t mark_compacts,
   checkpoint_entries_.insert(checkpoint_entries_.end(), entries.begin(), entries.end());
 }
 
+void RecordingBuilder::AddPicture(MemoryPicture picture, const std::vector<MemoryUse>& uses,
+                                  const std::vector<MemoryArena>& arenas) {
+  picture.first_use = picture_uses_.size();
+  picture.use_count = static_cast<uint32_t>(uses.size());
+  picture.first_arena = picture_arenas_.size();
+  picture.arena_count = static_cast<uint32_t>(arenas.size());
+  pictures_.push_back(picture);
+  picture_uses_.insert(picture_uses_.end(), uses.begin(), uses.end());
+  picture_arenas_.insert(picture_arenas_.end(), arenas.begin(), arenas.end());
+}
+
 std::vector<char> RecordingBuilder::Build() const {
   std::vector<char> file(sizeof(Header));
   Header header = header_;
@@ -266,6 +277,9 @@ std::vector<char> RecordingBuilder::Build() const {
   PutTable(checkpoints_, TableId::kCheckpoints, &header, &file);
   PutTable(checkpoint_entries_, TableId::kCheckpointEntries, &header, &file);
   PutTable(spaces_, TableId::kSpaces, &header, &file);
+  PutTable(pictures_, TableId::kMemoryPictures, &header, &file);
+  PutTable(picture_uses_, TableId::kMemoryUses, &header, &file);
+  PutTable(picture_arenas_, TableId::kMemoryArenas, &header, &file);
   PutShards(blocks_, &header, &file);
   header.file_bytes = file.size();
   memcpy(file.data(), &header, sizeof(header));

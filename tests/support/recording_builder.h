@@ -62,6 +62,10 @@ class RecordingBuilder {
   void AddCheckpoint(uint64_t time_ns, uint32_t mark_compacts, const std::vector<CheckpointEntry>& entries,
                      uint64_t rss_bytes = 0);
 
+  // Its uses and arenas are put behind those of the others.
+  void AddPicture(MemoryPicture picture, const std::vector<MemoryUse>& uses, const std::vector<MemoryArena>& arenas);
+  MemoryPicture& picture(uint32_t index) { return pictures_[index]; }
+
   std::vector<char> Build() const;
   // Mode 0600; false when it cannot be written.
   bool WriteTo(const std::string& path) const;
@@ -86,6 +90,9 @@ class RecordingBuilder {
   std::vector<TimelineSample> timeline_;
   std::vector<Checkpoint> checkpoints_;
   std::vector<CheckpointEntry> checkpoint_entries_;
+  std::vector<MemoryPicture> pictures_;
+  std::vector<MemoryUse> picture_uses_;
+  std::vector<MemoryArena> picture_arenas_;
 };
 
 }  // namespace nodeleak::recording

@@ -1,0 +1,266 @@
+// Memory pictures over a /proc that the test writes, and over this very process.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <malloc.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "memory/limits.h"
+#include "memory/picture.h"
+
+namespace nodeleak::memory {
+namespace {
+
+using recording::MemoryAmount;
+using recording::MemoryPart;
+using recording::MemoryPicture;
+
+long Call(long number, long a, long b, long c, long d, long e, long f) {
+  const long result = syscall(number, a, b, c, d, e, f);
+  return result < 0 ? -errno : result;
+}
+void* Map(size_t bytes) {
+  void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return pages == MAP_FAILED ? nullptr : pages;
+}
+void Unmap(void* address, size_t bytes) { munmap(address, bytes); }
+
+constexpr System kOwnProcess = {Call, Map, Unmap, "/proc/self", 0};
+
+uint64_t Resident(const MemoryPicture& picture, MemoryPart part) {
+  return picture.parts[static_cast<uint32_t>(part)].resident;
+}
+uint64_t SumOfParts(const MemoryPicture& picture) {
+  uint64_t sum = 0;
+  for (const MemoryAmount& part : picture.parts) sum += part.resident;
+  return sum;
+}
+
+// A folder that stands for /proc/PID.
+class FakeProc : public ::testing::Test {
+ protected:
+  FakeProc() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "nodeleak-proc-XXXXXX").string();
+    folder_ = mkdtemp(pattern.data());
+  }
+  ~FakeProc() override { std::filesystem::remove_all(folder_); }
+
+  System system() const { return {Call, Map, Unmap, folder_.c_str(), 0}; }
+  void Write(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories(std::filesystem::path(folder_ + "/" + name).parent_path());
+    std::ofstream(folder_ + "/" + name) << text;
+  }
+  static std::string Area(const std::string& range, const std::string& rights, int kilobytes, const std::string& name) {
+    char text[256];
+    snprintf(text, sizeof text, "%s %s 00000000 00:00 0     %s\nSize:  99 kB\nRss:  %d kB\nSwap:  0 kB\nVmFlags: rd\n",
+             range.c_str(), rights.c_str(), name.c_str(), kilobytes);
+    return text;
+  }
+  // Entries of the pages from `first_page` on; a hole before.
+  void WritePagemap(uint64_t first_page, const std::vector<uint64_t>& entries) const {
+    const int fd = open((folder_ + "/pagemap").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    EXPECT_EQ(pwrite(fd, entries.data(), entries.size() * 8, static_cast<off_t>(first_page * 8)),
+              static_cast<ssize_t>(entries.size() * 8));
+    close(fd);
+  }
+
+  std::string folder_;
+};
+
+constexpr uint64_t kPresent = 1ull << 63, kExclusive = 1ull << 56;
+
+TEST_F(FakeProc, EveryAreaIsOneOfTheParts) {
+  Write("smaps", Area("400000-500000", "r-xp", 1024, "/usr/bin/node") + Area("500000-504000", "rw-p", 16, "") +
+                     Area("7f0000000000-7f0000010000", "rw-p", 64, "") +
+                     Area("7f0000020000-7f0000024000", "rw-s", 16, "/memfd:x (deleted)") +
+                     Area("7ffe00000000-7ffe00008000", "rw-p", 32, "[stack]"));
+  Write("status", "VmPTE:\t     68 kB\nVmSwap:\t      4 kB\n");
+  const System here = system();
+  PictureTaker taker(here, 3);
+  taker.AddClaim({0x7f0000000000, 0x7f0000004000, Owner::kMapping, 2});
+  taker.AddClaim({0x7f0000004000, 0x7f0000006000, Owner::kNodeleak, 0});
+  taker.AddClaim({0x7f0000006000, 0x7f0000008000, Owner::kThreadStack, 0});
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.Finish(false);
+  const MemoryPicture& picture = taker.picture();
+  EXPECT_EQ(picture.rss_bytes, (1024u + 16 + 64 + 16 + 32) * 1024);
+  EXPECT_EQ(Resident(picture, MemoryPart::kFiles), (1024u + 16) * 1024);  // with the zeroed data behind the file
+  EXPECT_EQ(Resident(picture, MemoryPart::kShared), 16u * 1024);
+  EXPECT_EQ(Resident(picture, MemoryPart::kMappings), 0x4000u);
+  EXPECT_EQ(Resident(picture, MemoryPart::kNodeleak), 0x2000u);
+  EXPECT_EQ(Resident(picture, MemoryPart::kThreadStacks), 0x2000u + 32 * 1024);
+  EXPECT_EQ(Resident(picture, MemoryPart::kUnexplained), 0x8000u);
+  EXPECT_EQ(SumOfParts(picture), picture.rss_bytes);
+  EXPECT_EQ(taker.uses()[5].resident, 0x4000u);  // mappings of stack 2
+  EXPECT_EQ(picture.page_table_bytes, 68u * 1024);
+  EXPECT_EQ(picture.swapped_bytes, 4u * 1024);
+}
+
+TEST_F(FakeProc, ABlockCountsOnlyWhatIsInMemory) {
+  Write("smaps", Area("10000-20000", "rw-p", 12, ""));  // three pages of sixteen
+  WritePagemap(0x10, {kPresent | kExclusive, 0, kPresent | kExclusive, kPresent | kExclusive, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                      0, 0, 0});
+  const System here = system();
+  PictureTaker taker(here, 2);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.AddBlock({0x10010, 0x2000, 1});  // the end of the first page, none of the second, 16 bytes of the third
+  taker.AddBlock({0x18000, 0x8000, 1});
+  taker.Finish(false);
+  EXPECT_EQ(taker.uses()[2].bytes, 0xa000u);
+  EXPECT_EQ(taker.uses()[2].resident, 0xff0u + 0x10);
+  EXPECT_EQ(Resident(taker.picture(), MemoryPart::kBlocks), 0xff0u + 0x10);
+  EXPECT_EQ(SumOfParts(taker.picture()), 3u * 4096);
+}
+
+TEST_F(FakeProc, TheBreakMayGoOnInAMapping) {
+  Write("smaps", Area("10000-12000", "rw-p", 8, "[heap]") + Area("700000-800000", "rw-p", 1024, "") +
+                     Area("900000-a00000", "rw-p", 1024, ""));
+  const System here = system();
+  PictureTaker taker(here, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.AddBlock({0x700010, 1999, 0});
+  taker.AddBlock({0x900010, 0xff000, 0});  // a mapping of its own
+  taker.Finish(false);
+  ASSERT_EQ(taker.arenas().size(), 1u);
+  EXPECT_EQ(taker.arenas()[0].heaps, 2u);
+  EXPECT_EQ(Resident(taker.picture(), MemoryPart::kMallocFree), 0x2000u + 0x100000 - 2016);
+  EXPECT_EQ(Resident(taker.picture(), MemoryPart::kUnexplained), 0u);
+  EXPECT_EQ(SumOfParts(taker.picture()), taker.picture().rss_bytes);
+}
+
+TEST_F(FakeProc, PagesThatWereOnlyReadAreNoMemory) {
+  Write("smaps", Area("10000-14000", "rw-p", 4, ""));  // the zero page is not counted in there
+  WritePagemap(0x10, {kPresent, kPresent | kExclusive, kPresent, 0});
+  const System here = system();
+  PictureTaker taker(here, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.AddBlock({0x10000, 0x4000, 0});
+  taker.Finish(false);
+  EXPECT_EQ(taker.uses()[0].resident, 4096u);
+}
+
+TEST_F(FakeProc, WithoutPagemapTouchedPartsAreEstimatedAndItIsSaid) {
+  Write("smaps", Area("10000-20000", "rw-p", 32, ""));
+  const System here = system();
+  PictureTaker taker(here, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.AddBlock({0x10000, 0x8000, 0});
+  taker.Finish(false);
+  EXPECT_EQ(taker.uses()[0].resident, 0x4000u);
+  EXPECT_NE(taker.picture().flags & recording::kPictureApproximate, 0u);
+}
+
+TEST_F(FakeProc, WithoutSmapsThereIsNoPicture) {
+  const System here = system();
+  PictureTaker taker(here, 1);
+  EXPECT_FALSE(taker.ReadKernel());
+}
+
+TEST_F(FakeProc, StacksBeyondTheTableCountAsUnknown) {
+  Write("smaps", Area("10000-20000", "rw-p", 64, ""));
+  const System here = system();
+  PictureTaker taker(here, 2);
+  taker.AddClaim({0x18000, 0x20000, Owner::kMapping, 77});
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.AddBlock({0x10000, 16, 0xffffffff});
+  taker.Finish(false);
+  EXPECT_EQ(taker.uses()[0].count, 1u);
+  EXPECT_EQ(taker.uses()[1].resident, 0x8000u);
+}
+
+// --- limits: mount points are absolute, so they lie in the test's folder
+
+TEST_F(FakeProc, TheTightestGroupOfVersion2Counts) {
+  Write("cgroup", "0::/pod/app\n");
+  Write("mountinfo", "41 31 0:38 / " + folder_ + "/fs rw,relatime shared:1 - cgroup2 cgroup2 rw\n");
+  Write("fs/pod/memory.max", "2000000\n");
+  Write("fs/pod/memory.current", "1900000\n");
+  Write("fs/pod/app/memory.max", "1000000\n");
+  Write("fs/pod/app/memory.current", "400000\n");
+  const MemoryLimit limit = ReadMemoryLimit(system(), system());
+  EXPECT_EQ(limit.bytes, 2000000u);  // 100,000 left there, 600,000 in its own group
+  EXPECT_EQ(limit.used_bytes, 1900000u);
+}
+
+TEST_F(FakeProc, AVersion1ContainerSeesItsGroupAsTheRoot) {
+  Write("cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/\n");
+  Write("mountinfo", "35 31 0:32 /docker/abc " + folder_ + "/fs/memory rw - cgroup cgroup rw,memory\n");
+  Write("fs/memory/memory.limit_in_bytes", "536870912\n");
+  Write("fs/memory/memory.usage_in_bytes", "123\n");
+  EXPECT_EQ(ReadMemoryLimit(system(), system()).bytes, 536870912u);
+}
+
+TEST_F(FakeProc, ANamespaceMountsItsRoot) {
+  Write("cgroup", "0::/\n");
+  Write("mountinfo", "41 31 0:38 / " + folder_ + "/fs rw - cgroup2 cgroup rw,nsdelegate\n");
+  Write("fs/memory.max", "700000\n");
+  EXPECT_EQ(ReadMemoryLimit(system(), system()).bytes, 700000u);
+}
+
+TEST_F(FakeProc, MaxAndHugeNumbersAreNoLimit) {
+  Write("cgroup", "4:memory:/a\n0::/a\n");
+  Write("mountinfo",
+        "1 1 0:1 / " + folder_ + "/one rw - cgroup c rw,memory\n1 1 0:2 / " + folder_ + "/two rw - cgroup2 c rw\n");
+  Write("one/a/memory.limit_in_bytes", "9223372036854771712\n");
+  Write("two/a/memory.max", "max\n");
+  EXPECT_EQ(ReadMemoryLimit(system(), system()).bytes, 0u);
+}
+
+// --- glibc's heaps, of this process
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(MallocHeaps, AWalkFindsWhatMallocSaysIsFree) {
+  std::vector<void*> blocks;
+  blocks.reserve(20'000);
+  for (int i = 0; i < 20'000; ++i) blocks.push_back(malloc(1999));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (i % 10 != 0) free(blocks[i]);
+  }
+  const System self = {Call, Map, Unmap, "/proc/self", getpid()};
+  PictureTaker taker(self, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  const struct mallinfo2 before = mallinfo2();
+  taker.Finish(true);
+  ASSERT_FALSE(taker.arenas().empty());
+  const recording::MemoryArena& main = taker.arenas()[0];
+  EXPECT_EQ(main.flags, uint32_t{recording::kArenaMain | recording::kArenaWalked});
+  // malloc counts the chunks of its small bins as free, the walk as in use.
+  EXPECT_NEAR(static_cast<double>(main.free_bytes + main.top_bytes), static_cast<double>(before.fordblks), 200'000);
+  EXPECT_GE(main.largest_free_bytes, 9u * 2000);
+  EXPECT_GE(main.free_chunks, 1900u);
+  for (size_t i = 0; i < blocks.size(); i += 10) free(blocks[i]);
+}
+
+TEST(MallocHeaps, AHeapThatIsNotOneIsNotWalked) {
+  const size_t bytes = 1 << 20;
+  char* memory = static_cast<char*>(Map(bytes));
+  memset(memory, 0x5a, bytes);
+  const System self = {Call, Map, Unmap, "/proc/self", getpid()};
+  const uint64_t start = reinterpret_cast<uint64_t>(memory);
+  uint64_t budget = 1000;
+  EXPECT_FALSE(WalkHeap(self, {start, start + bytes, 0, true}, &budget).complete);
+  EXPECT_FALSE(WalkHeap(self, {start, start + bytes, start + 0x30, true}, &budget).complete);
+  EXPECT_FALSE(WalkHeap(self, {8, 4096, 0, true}, &budget).complete);  // not readable
+  Unmap(memory, bytes);
+}
+#endif
+
+TEST(Picture, OfThisProcessAddsUpToItsRss) {
+  PictureTaker taker(kOwnProcess, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.Finish(false);
+  EXPECT_GT(taker.picture().rss_bytes, 1u << 20);
+  EXPECT_EQ(SumOfParts(taker.picture()), taker.picture().rss_bytes);
+}
+
+}  // namespace
+}  // namespace nodeleak::memory

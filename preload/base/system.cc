@@ -129,10 +129,12 @@ void SayOnce(bool* said, const char* text) {
   RawSyscall(SYS_write, 2, reinterpret_cast<long>(line), static_cast<long>(length));
 }
 
-bool Patience::WaitMore() {
+bool Patience::WaitMore(uint32_t seen) {
   constexpr uint32_t kSpins = 300;
   constexpr uint32_t kYields = 100;
-  constexpr uint64_t kGiveUpNs = 500'000'000;
+  constexpr uint32_t kMostNaps = 2000;
+  constexpr uint64_t kStuckNs = 500'000'000;
+  constexpr uint64_t kGiveUpNs = 30'000'000'000;
   constexpr long kNapNs = 50'000;
   ++tries_;
   if (tries_ < kSpins) {
@@ -140,24 +142,32 @@ bool Patience::WaitMore() {
     return true;
   }
   const uint64_t now = MonotonicNanoseconds();
-  if (give_up_ns_ == 0) give_up_ns_ = now + kGiveUpNs;
+  if (first_ns_ == 0) first_ns_ = now;
+  if (seen != seen_ || since_ns_ == 0) {
+    seen_ = seen;
+    since_ns_ = now;
+    naps_ = 0;
+  }
   if (tries_ < kSpins + kYields) {
     RawSyscall(SYS_sched_yield);
-  } else {
-    timespec nap = {0, kNapNs};
-    RawSyscall(SYS_nanosleep, reinterpret_cast<long>(&nap), 0);
+    return true;
   }
-  return now < give_up_ns_;
+  ++naps_;
+  timespec nap = {0, kNapNs};
+  RawSyscall(SYS_nanosleep, reinterpret_cast<long>(&nap), 0);
+  const bool stuck = naps_ > kMostNaps && now - since_ns_ > kStuckNs;
+  return !stuck && now - first_ns_ < kGiveUpNs;
 }
 
 bool SpinLock::TryLock() {
   Patience patience;
-  do {
-    if (__atomic_load_n(&word_, __ATOMIC_RELAXED) == 0 && __atomic_exchange_n(&word_, 1u, __ATOMIC_ACQUIRE) == 0) {
+  for (;;) {
+    uint32_t seen = __atomic_load_n(&word_, __ATOMIC_RELAXED);
+    if ((seen & 1) == 0 &&
+        __atomic_compare_exchange_n(&word_, &seen, seen + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
       return true;
-    }
-  } while (patience.WaitMore());
-  return false;
+    if (!patience.WaitMore(seen)) return false;
+  }
 }
 
 }  // namespace nodeleak::preload

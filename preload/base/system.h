@@ -46,24 +46,28 @@ MappedText ReadWholeFile(const char* path);
 // later descriptor 2 may be any file of the program's.
 void SayOnce(bool* said, const char* text);
 
-// How one of our own locks is waited for: spin, then yield, then nap, at most half a second. The holder never waits for
-// anything but the processor, so giving up means that it will never run again.
+// How one of our own locks is waited for: spin, then yield, then nap. The holder never waits for anything but the
+// processor, so a lock that nobody takes or leaves for half a second, in which this thread has looked 2,000 times, will
+// never be left again. Where others get it before us (50 threads that start on two processors) there is no end before
+// half a minute.
 class Patience {
  public:
-  bool WaitMore();  // false: give up
+  // `seen`: the lock's count, which changes whenever it is taken or left. False: give up.
+  bool WaitMore(uint32_t seen);
 
  private:
-  uint32_t tries_ = 0;
-  uint64_t give_up_ns_ = 0;
+  uint32_t tries_ = 0, naps_ = 0;
+  uint32_t seen_ = 0;
+  uint64_t since_ns_ = 0, first_ns_ = 0;
 };
 
 class SpinLock {
  public:
   bool TryLock();  // false: gave up
-  void Unlock() { __atomic_store_n(&word_, 0u, __ATOMIC_RELEASE); }
+  void Unlock() { __atomic_store_n(&word_, __atomic_load_n(&word_, __ATOMIC_RELAXED) + 1, __ATOMIC_RELEASE); }
 
  private:
-  uint32_t word_ = 0;
+  uint32_t word_ = 0;  // times taken and left; odd: held
 };
 
 }  // namespace nodeleak::preload

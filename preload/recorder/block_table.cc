@@ -36,15 +36,15 @@ uint32_t GrownCapacity(uint32_t capacity) {
 
 bool BlockTable::Lock(Shard& shard) {
   Patience patience;
-  do {
+  for (;;) {
     uint32_t seen = __atomic_load_n(&shard.sequence, __ATOMIC_RELAXED);
     if ((seen & 1) == 0 &&
         __atomic_compare_exchange_n(&shard.sequence, &seen, seen + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
       __atomic_thread_fence(__ATOMIC_RELEASE);  // a reader that sees a changed entry sees the odd sequence
       return true;
     }
-  } while (patience.WaitMore());
-  return false;
+    if (!patience.WaitMore(seen)) return false;
+  }
 }
 
 void BlockTable::Unlock(Shard& shard) {

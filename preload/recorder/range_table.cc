@@ -15,15 +15,15 @@ void RangeTable::Attach(RecordingFile* file, RangeFreed freed) {
 bool RangeTable::Lock() {
   uint32_t& sequence = file_->header()->ranges_sequence;
   Patience patience;
-  do {
+  for (;;) {
     uint32_t seen = __atomic_load_n(&sequence, __ATOMIC_RELAXED);
     if ((seen & 1) == 0 &&
         __atomic_compare_exchange_n(&sequence, &seen, seen + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
       __atomic_thread_fence(__ATOMIC_RELEASE);
       return true;
     }
-  } while (patience.WaitMore());
-  return false;
+    if (!patience.WaitMore(seen)) return false;
+  }
 }
 
 void RangeTable::Unlock() {

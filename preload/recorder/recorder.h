@@ -1,5 +1,5 @@
 // Runs inside node, on any thread, possibly inside malloc. Never allocates through a hooked allocator, never throws,
-// waits only for its own short locks and at most kLockPatience for each: then the event is counted as lost.
+// waits only for its own short locks and as long as Patience says: then the event is counted as lost.
 //
 // The recorder owns the recording file and everything in it. The hooks call Allocated/Freeing/Mapped..., the V8 runtime
 // reports isolates and collections, the end of the process freezes it. Each function says which threads may call it.

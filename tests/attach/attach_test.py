@@ -2,15 +2,19 @@
 
 attach_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
 """
-import ctypes
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -356,6 +360,31 @@ class NodeTest(AttachTest):
             self.assertLessEqual(sum(group['liveBlocks'] for group in garbage), 1)
             self.assertGreater(report['totals']['majorGcs'], 0)
             self.assertEqual(0, target.end()[0])
+
+    @on_each_node
+    def test_the_live_line_names_what_grows(self, node):
+        program = self.path('grow.js')
+        with open(program, 'w') as file:
+            file.write("""
+                const kept = globalThis.kept = [];
+                function growHere() { kept.push(Buffer.alloc(100003)); }
+                setInterval(growHere, 5);
+                console.log('ready');
+            """)
+        with Target([node, program]) as target:
+            terminal, theirs = pty.openpty()
+            attach = subprocess.Popen([NODELEAK, 'attach', '-o', self.path('line.rec'), str(target.pid)], stderr=theirs,
+                                      stdout=subprocess.DEVNULL, env=dict(os.environ, TERM='xterm'))
+            os.close(theirs)
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 200, 0, 0))
+            seen = b''
+            while not re.search(rb'MiB in [0-9,]+ blocks outstanding.*growing: growHere .*grow\.js:3 \+', seen):
+                self.assertTrue(select.select([terminal], [], [], GRACE)[0], seen[-500:])
+                seen += os.read(terminal, 4096)
+            attach.send_signal(signal.SIGINT)
+            self.assertEqual(0, attach.wait(timeout=GRACE))
+            os.close(terminal)
+            self.expect_clean_text(target)
 
     @on_each_node
     def test_attached_and_prefixed_agree(self, node):

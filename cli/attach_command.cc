@@ -15,7 +15,6 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/file_names.h"
-#include "cli/growth_by_site.h"
 #include "cli/live_line.h"
 #include "tracer/attach.h"
 #include "tracer/launch.h"
@@ -59,7 +58,7 @@ class EndSignals {
 };
 
 // Until the time is over, somebody ends us, or the process is no longer recorded.
-void Watch(const Settings& settings, const EndSignals& signals, GrowthBySite* growth, tracer::AttachSession* session) {
+void Watch(const Settings& settings, const EndSignals& signals, tracer::AttachSession* session) {
   constexpr milliseconds kTick(200);
   const auto begin = steady_clock::now();
   LiveLine line(!settings.quiet);
@@ -73,7 +72,7 @@ void Watch(const Settings& settings, const EndSignals& signals, GrowthBySite* gr
     }
     const tracer::AttachSession::Progress progress = session->Look();
     if (!progress.running) return;
-    if (line.shown()) line.Show({passed, progress.live_blocks, progress.live_bytes}, growth->Look());
+    line.Show({passed, progress.live_blocks, progress.live_bytes});
     if (signals.Came(nap)) return;
   }
 }
@@ -140,8 +139,7 @@ int AttachCommand(const Invocation& invocation) {
   if (settings.keep) return Keep(*target, options->recording, &*session);
   if (!settings.quiet && !settings.duration_ms.has_value())
     Say(absl::StrCat("recording process ", target->pid, "; Ctrl-C ends it"));
-  GrowthBySite growth(options->recording, absl::StrCat("/proc/", target->pid, "/root"));
-  Watch(settings, signals, &growth, &*session);
+  Watch(settings, signals, &*session);
   const absl::Status detached = session->Detach(settings.gc_at_end);
   if (!settings.quiet) SayPauses(*session);
   if (!detached.ok()) Say(detached.message());

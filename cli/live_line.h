@@ -4,9 +4,6 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
-#include <vector>
-
-#include "cli/growth_by_site.h"
 
 namespace nodeleak::cli {
 
@@ -22,9 +19,7 @@ class LiveLine {
   LiveLine(const LiveLine&) = delete;
   LiveLine& operator=(const LiveLine&) = delete;
 
-  bool shown() const { return shown_; }
-  // `growth`: the sites that grew the most, and by how much since the beginning.
-  void Show(const LiveNumbers& now, const std::vector<SiteBytes>& growth);
+  void Show(const LiveNumbers& now);
 
  private:
   bool shown_;

@@ -16,18 +16,23 @@
 namespace nodeleak::cli {
 namespace {
 
-// A recording with the picture of now in it, when its process still runs.
+// A recording with the picture of now in it, when its process still runs and is still watched. Why there is none is
+// said at once: what was stored earlier would pass for now.
 absl::StatusOr<recording::Recording> ReadWithPicture(const std::string& path) {
   absl::StatusOr<recording::Recording> recording = recording::ReadRecording(path);
   if (!recording.ok()) return recording.status();
-  const bool lives = recording->process.ending == recording::Ending::kRunning &&
-                     (recording->process.flags & recording::kIsSnapshot) == 0 && recording->process.frozen_ns == 0;
-  if (!lives) return recording;
+  const recording::ProcessInfo& process = recording->process;
+  if (process.ending != recording::Ending::kRunning || (process.flags & recording::kIsSnapshot) != 0) return recording;
+  if (process.frozen_ns != 0) {
+    Say(absl::StrCat("the recording of process ", process.pid, " stopped ", process.frozen_ns / 1'000'000,
+                     " ms after its start: only what was stored until then can be shown"));
+    return recording;
+  }
   absl::StatusOr<recording::PictureInfo> now = report::TakePictureNow(recording->process.pid, *recording);
   if (now.ok()) {
     recording->pictures.push_back(*std::move(now));
   } else {
-    recording->notes.push_back(absl::StrCat(now.status().message(), ": what was stored is shown"));
+    Say(absl::StrCat(now.status().message(), ": what was stored earlier is shown"));
   }
   return recording;
 }

@@ -268,9 +268,12 @@ Memory DescribePicture(const Recording& recording, const PictureInfo& picture, c
 void AddPictures(const Recording& recording, const std::vector<ClassifiedUse>& uses, Report* report) {
   std::vector<const PictureInfo*> pictures;
   for (const PictureInfo& picture : recording.pictures) pictures.push_back(&picture);
-  std::stable_sort(pictures.begin(), pictures.end(), [](const PictureInfo* left, const PictureInfo* right) {
-    return left->picture.time_ns > right->picture.time_ns;
-  });
+  // That of now was taken after everything that is in the recording; its time is the recorder's last sample.
+  const auto order = [](const PictureInfo* picture) {
+    return std::pair(picture->moment() == PictureMoment::kNow, picture->picture.time_ns);
+  };
+  std::stable_sort(pictures.begin(), pictures.end(),
+                   [&](const PictureInfo* left, const PictureInfo* right) { return order(left) > order(right); });
   for (const PictureInfo* picture : pictures) {
     Memory memory = DescribePicture(recording, *picture, uses);
     if (picture == pictures.front()) {

@@ -162,6 +162,22 @@ TEST(Waterfall, ALimitIsSaidWhenItIsClose) {
   EXPECT_THAT(memory.advice[0], HasSubstr("500.0 MiB of 512.0 MiB"));
 }
 
+TEST(Waterfall, ThePictureOfNowIsShownWhateverTheClockOfOthers) {
+  Program program;
+  for (const auto& [moment, time_ns] :
+       {std::pair(recording::PictureMoment::kPeak, 300), {recording::PictureMoment::kNow, 200}}) {
+    PictureInfo info = Picture(50 * kMiB);
+    info.picture.moment = static_cast<uint32_t>(moment);
+    info.picture.time_ns = static_cast<uint64_t>(time_ns);
+    program.recording.pictures.push_back(info);
+  }
+  Report report;
+  AddPictures(program.recording, program.classified, &report);
+  EXPECT_EQ(report.memory.at, "now");
+  ASSERT_EQ(report.other_memory.size(), 1u);
+  EXPECT_EQ(report.other_memory[0].at, "peak");
+}
+
 // --- pictures in a recording
 
 MemoryPicture Stored(recording::PictureMoment moment, uint64_t time_ns) {

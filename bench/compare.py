@@ -46,7 +46,7 @@ class Clock:
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three counted runs, a third of the work, 12 minutes")
+    parser.add_argument("--quick", action="store_true", help="four tools, two counted runs, 12 minutes")
     parser.add_argument("--only", help="workloads, by comma: " + ",".join(w.name for w in WORKLOADS))
     parser.add_argument("--tools", help="tools, by comma: " + ",".join(t.name for t in TOOLS))
     parser.add_argument("--nodes", help="majors, by comma (20,24,26)")
@@ -59,8 +59,8 @@ def parse_arguments():
     options = parser.parse_args()
     options.nodes = (options.nodes or "20,24,26").split(",")
     options.tools = options.tools or ("bare,nodeleak,sampled,heaptrack" if options.quick else None)
-    options.runs = options.runs or (3 if options.quick else 5)
-    options.scale = options.scale or (1 / 3 if options.quick else 1)
+    options.runs = options.runs or (2 if options.quick else 5)
+    options.scale = options.scale or 1
     options.minutes = options.minutes or (12 if options.quick else 90)
     return options
 

@@ -15,6 +15,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/file_names.h"
+#include "cli/growth_by_site.h"
 #include "cli/live_line.h"
 #include "tracer/attach.h"
 #include "tracer/launch.h"
@@ -58,7 +59,7 @@ class EndSignals {
 };
 
 // Until the time is over, somebody ends us, or the process is no longer recorded.
-void Watch(const Settings& settings, const EndSignals& signals, tracer::AttachSession* session) {
+void Watch(const Settings& settings, const EndSignals& signals, GrowthBySite* growth, tracer::AttachSession* session) {
   constexpr milliseconds kTick(200);
   const auto begin = steady_clock::now();
   LiveLine line(!settings.quiet);
@@ -72,7 +73,7 @@ void Watch(const Settings& settings, const EndSignals& signals, tracer::AttachSe
     }
     const tracer::AttachSession::Progress progress = session->Look();
     if (!progress.running) return;
-    line.Show({passed, progress.live_blocks, progress.live_bytes});
+    if (line.shown()) line.Show({passed, progress.live_blocks, progress.live_bytes}, growth->Look());
     if (signals.Came(nap)) return;
   }
 }
@@ -139,7 +140,8 @@ int AttachCommand(const Invocation& invocation) {
   if (settings.keep) return Keep(*target, options->recording, &*session);
   if (!settings.quiet && !settings.duration_ms.has_value())
     Say(absl::StrCat("recording process ", target->pid, "; Ctrl-C ends it"));
-  Watch(settings, signals, &*session);
+  GrowthBySite growth(options->recording, absl::StrCat("/proc/", target->pid, "/root"));
+  Watch(settings, signals, &growth, &*session);
   const absl::Status detached = session->Detach(settings.gc_at_end);
   if (!settings.quiet) SayPauses(*session);
   if (!detached.ok()) Say(detached.message());

@@ -4,6 +4,9 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <vector>
+
+#include "cli/growth_by_site.h"
 
 namespace nodeleak::cli {
 
@@ -19,7 +22,9 @@ class LiveLine {
   LiveLine(const LiveLine&) = delete;
   LiveLine& operator=(const LiveLine&) = delete;
 
-  void Show(const LiveNumbers& now);
+  bool shown() const { return shown_; }
+  // `growth`: the sites that grew the most, and by how much since the beginning.
+  void Show(const LiveNumbers& now, const std::vector<SiteBytes>& growth);
 
  private:
   bool shown_;

@@ -134,7 +134,7 @@ class AttachSession::Impl {
     control->other_allocator = allocator != nullptr && !absl::StartsWith(allocator->BaseName(), "libc.so") ? 1 : 0;
     strncpy(control->recording_path, path_.c_str(), sizeof control->recording_path - 1);
     strncpy(control->shim_path, options.shim.c_str(), sizeof control->shim_path - 1);
-    if (absl::Status status = shim.WriteControl(*control); !status.ok()) return status;
+    if (absl::Status status = shim.WriteSettings(*control); !status.ok()) return status;
     const absl::StatusOr<RemoteCaller> caller =
         RemoteCaller::Create(process_->memory(), process_->objects(), &shim.object());
     if (!caller.ok()) return caller.status();
@@ -143,6 +143,7 @@ class AttachSession::Impl {
     if (!started.ok()) return started.status();
     if (const int error = static_cast<int>((*started)[0]); error != 0)
       return absl::UnavailableError(absl::StrCat("its recorder cannot start a thread: ", strerror(error)));
+    ReachTestPoint("recorder started");
     return HandOver(shim);
   }
 

@@ -25,10 +25,11 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kWorldPatience(10'000);  // for all threads to be stoppable at the same time
-constexpr milliseconds kStopPatience(3000);     // for the shim's thread to freeze the recording
+constexpr milliseconds kStopPatience(20'000);   // for the shim's thread to freeze the recording, or to have begun it
 constexpr milliseconds kReleasePatience(3000);
 constexpr milliseconds kQuietPatience(2000);  // for threads inside the recorder to come out
 constexpr milliseconds kMeetPatience(100);
+constexpr milliseconds kMeetLimit(3000);
 constexpr milliseconds kCollectPatience(3000);  // for the event loop to sleep
 constexpr milliseconds kCollectLimit(60'000);   // a heap of gigabytes
 
@@ -66,6 +67,11 @@ absl::StatusOr<std::unique_ptr<AttachedProcess>> AttachedProcess::Open(const Att
   absl::StatusOr<RemoteMemory> memory = RemoteMemory::Open(target.pid);
   if (!memory.ok()) return absl::PermissionDeniedError(ExplainRefusal(target.pid));
   std::unique_ptr<AttachedProcess> process(new AttachedProcess(target, *std::move(memory), *std::move(claim)));
+  if (absl::Status status = process->Look(); !status.ok()) return status;
+  // It may be loading the recorder at this moment, or starting it.
+  const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(process->memory_, *process->objects_, nullptr);
+  if (caller.ok())
+    if (absl::Status status = caller->AwaitEarlierCall(); !status.ok()) return status;
   if (absl::Status status = process->Look(); !status.ok()) return status;
   return process;
 }
@@ -140,7 +146,7 @@ void AttachedProcess::MeetMainIsolate() const {
   const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &shim_->object());
   if (!caller.ok()) return;
   const auto ignored =
-      caller->Call({RemoteStep::Call(shim_->safe_point(), {0})}, Borrow::kMainInLoop, kMeetPatience, kStopPatience);
+      caller->Call({RemoteStep::Call(shim_->safe_point(), {0})}, Borrow::kMainInLoop, kMeetPatience, kMeetLimit);
   static_cast<void>(ignored);
 }
 
@@ -190,7 +196,9 @@ absl::Status AttachedProcess::TakeHooksOut(bool* quiet) {
 
 absl::Status AttachedProcess::Release() {
   if (absl::Status status = shim_->WriteRequest(AttachRequest::kRelease); !status.ok()) return status;
-  const auto control = shim_->AwaitLeaving({AttachState::kRecording, AttachState::kStopped}, kReleasePatience);
+  const auto control = shim_->AwaitLeaving(
+      {AttachState::kStarting, AttachState::kWantsFile, AttachState::kRecording, AttachState::kStopped},
+      kReleasePatience);
   if (!control.ok()) return control.status();
   const auto state = static_cast<AttachState>(control->state);
   if (state == AttachState::kInert || state == AttachState::kFailed) return absl::OkStatus();

@@ -30,6 +30,10 @@ class RemoteCaller {
 
   const StubRoom& room() const { return room_; }
 
+  // Until what a tracer that was killed has set going there is done: bounded, and nothing is touched where there is
+  // none.
+  absl::Status AwaitEarlierCall() const;
+
   // The results of the steps. `patience` is for finding a thread, `limit` for the calls themselves: a call that takes
   // longer goes on by itself and its thread returns to its work. A fault (SIGSEGV...) in a call puts the thread back to
   // where it was, and is an error here.
@@ -40,7 +44,6 @@ class RemoteCaller {
   RemoteCaller(const RemoteMemory& memory, const RemoteObjects& objects, const RemoteObject* shim, StubRoom room)
       : memory_(&memory), objects_(&objects), unsafe_(objects, shim), room_(room) {}
 
-  absl::Status AwaitEarlierCall() const;
   bool IsAnyThreadInRoom() const;
   bool IsInRoom(const TracedThread& stopped) const;
   absl::Status Run(BorrowedThread* borrowed, const std::vector<RemoteStep>& steps,

@@ -60,8 +60,20 @@ absl::StatusOr<AttachControl> ShimInProcess::ReadControl() const {
   return control;
 }
 
-absl::Status ShimInProcess::WriteControl(const AttachControl& control) const {
-  return memory_->WriteValue(control_, control);
+absl::Status ShimInProcess::WriteSettings(const AttachControl& control) const {
+  struct Field {
+    size_t offset, bytes;
+  };
+#define SETTING(name) \
+  { offsetof(AttachControl, name), sizeof control.name }
+  constexpr Field kSettings[] = {SETTING(max_recording_bytes), SETTING(sample_bytes), SETTING(other_allocator),
+                                 SETTING(recording_path), SETTING(shim_path)};
+#undef SETTING
+  for (const Field& field : kSettings) {
+    const char* from = reinterpret_cast<const char*>(&control) + field.offset;
+    if (absl::Status status = memory_->Write(control_ + field.offset, from, field.bytes); !status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ShimInProcess::WriteRequest(recording::AttachRequest request) const {

@@ -23,7 +23,7 @@ class ShimInProcess {
   RemoteAddress HookRow(uint32_t index) const;
 
   absl::StatusOr<recording::AttachControl> ReadControl() const;
-  absl::Status WriteControl(const recording::AttachControl& control) const;  // all of it: only while the shim is inert
+  absl::Status WriteSettings(const recording::AttachControl& control) const;  // of the next start; nothing else of it
   absl::Status WriteRequest(recording::AttachRequest request) const;
   absl::Status WriteKeep(bool keep) const;
   absl::Status WriteHookRow(uint32_t index, const recording::AttachHook& row) const;

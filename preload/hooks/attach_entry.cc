@@ -34,7 +34,8 @@ AttachControl nodeleak_attach_control = {nodeleak::recording::kAttachMagic, node
 namespace nodeleak::preload {
 namespace {
 
-constexpr long kFileTimeoutSeconds = 5;
+constexpr long kFileTickMs = 20;  // between two looks at whether somebody wants us to stop
+constexpr int kFileTicks = 250;
 // Out of the way of programs that count on the lowest free number.
 constexpr int kFirstDescriptor = 900;
 
@@ -43,6 +44,21 @@ AttachControl& Control() { return nodeleak_attach_control; }
 void SetState(AttachState state) { __atomic_store_n(&Control().state, static_cast<uint32_t>(state), __ATOMIC_RELEASE); }
 bool IsAsked(AttachRequest request) {
   return __atomic_load_n(&Control().request, __ATOMIC_ACQUIRE) == static_cast<uint32_t>(request);
+}
+
+// By the tracer, or by the next one, which found us waiting for one that was killed.
+bool IsToldToStop() { return IsAsked(AttachRequest::kStop) || IsAsked(AttachRequest::kRelease); }
+
+// Ours alone until it is inert again. A tracer that was killed may have left a call that comes to this late, when the
+// next one has made its own: two recorders at once would unmap each other's recording.
+bool Claim(uint32_t pid) {
+  AttachControl& control = Control();
+  uint32_t state = __atomic_load_n(&control.state, __ATOMIC_ACQUIRE);
+  const auto is = [&state](AttachState other) { return state == static_cast<uint32_t>(other); };
+  // A forked child has the words of its parent and none of its threads.
+  if (control.pid == pid && !is(AttachState::kInert) && !is(AttachState::kFailed)) return false;
+  return __atomic_compare_exchange_n(&control.state, &state, static_cast<uint32_t>(AttachState::kStarting), false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 void Fail(const char* why) {
@@ -69,9 +85,9 @@ class TracerSocket {
     return true;
   }
 
-  // The descriptor that the tracer sends; -1: none came in time.
+  // The descriptor that the tracer sends; -1: none came within a tick.
   int Receive() const {
-    timeval patience = {kFileTimeoutSeconds, 0};
+    timeval patience = {0, kFileTickMs * 1000};
     RawSyscall(SYS_setsockopt, fd_, SOL_SOCKET, SO_RCVTIMEO, reinterpret_cast<long>(&patience), sizeof patience);
     char byte;
     iovec data = {&byte, 1};
@@ -131,7 +147,8 @@ bool ReceiveFile(int* file, const char** why) {
   if (!g_tracer.Open(&outside, why)) return false;
   Control().file_socket = outside;
   SetState(AttachState::kWantsFile);
-  *file = g_tracer.Receive();
+  *file = -1;
+  for (int i = 0; i < kFileTicks && *file < 0 && !IsToldToStop(); ++i) *file = g_tracer.Receive();
   RawSyscall(SYS_close, outside);
   *why = "the tracer did not send the recording file";
   return *file >= 0;
@@ -161,7 +178,7 @@ void StopIfAsked(TracerSocket::Waited waited) {
     g_tracer.Close();
     if (__atomic_load_n(&Control().keep, __ATOMIC_ACQUIRE) == 0) return Freeze(recording::FreezeReason::kDetach);
   }
-  if (IsAsked(AttachRequest::kStop) || IsAsked(AttachRequest::kRelease)) Freeze(recording::FreezeReason::kDetach);
+  if (IsToldToStop()) Freeze(recording::FreezeReason::kDetach);
 }
 
 void Sleep(uint32_t ms) { StopIfAsked(g_tracer.Wait(ms)); }
@@ -221,7 +238,7 @@ extern "C" __attribute__((visibility("default"))) int nodeleak_attach_start() {
   Guard guard;
   AttachControl& control = Control();
   const auto pid = static_cast<uint32_t>(RawSyscall(SYS_getpid));
-  if (control.watcher != 0 && control.pid == pid) return EBUSY;
+  if (!Claim(pid)) return EBUSY;
   FindMemoryOriginals();
   process_originals();
   DescribeAttachHooks(&control);
@@ -229,7 +246,6 @@ extern "C" __attribute__((visibility("default"))) int nodeleak_attach_start() {
   control.keep = 0;
   control.why[0] = '\0';
   __atomic_store_n(&control.request, static_cast<uint32_t>(AttachRequest::kNone), __ATOMIC_RELEASE);
-  SetState(AttachState::kStarting);
   const int error = StartOwnThread(AttachMain);
   if (error != 0) SetState(AttachState::kInert);
   return error;

@@ -261,7 +261,7 @@ uint64_t RecordingFile::Allocate(uint64_t bytes) {
 void RecordingFile::Release(uint64_t offset, uint64_t bytes) {
   if ((offset & (kPageBytes - 1)) != 0 || bytes < kPageBytes) return;  // part of a page that others share
   bytes = RoundToPage(bytes);
-  constexpr uint64_t kWorthPunching = 64 << 10;  // a system call, and the pages are faulted in again at reuse
+  constexpr uint64_t kWorthPunching = 8 << 10;  // a system call, and the pages are faulted in again at reuse
   const bool punch = bytes >= kWorthPunching;
   if (punch) {
     const Open open(*this);

@@ -2,15 +2,19 @@
 
 attach_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
 """
-import ctypes
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -336,6 +340,52 @@ class NodeTest(AttachTest):
             print(f'        {result["pauses"]} pauses: p50 {result["pause_p50"]} us, p95 {result["pause_p95"]} us, '
                   f'largest {result["pause_max"]} us; {said.strip()}', flush=True)
 
+    def allocations_so_far(self, target):
+        """How much the process has allocated, as the preloaded counter has it: read out of its memory."""
+        library = os.path.join(PROGRAMS, 'libattach_counter.so')
+        with open(f'/proc/{target.pid}/maps') as maps:
+            base = min(int(line.split('-')[0], 16) for line in maps if library in line)
+        offset = re.search(r'^(\w+) \w attach_counter_allocations$', run('nm', '-D', library).stdout, re.M)[1]
+        with open(f'/proc/{target.pid}/mem', 'rb', 0) as memory:
+            memory.seek(base + int(offset, 16))
+            return struct.unpack('Q', memory.read(8))[0]
+
+    @on_each_node
+    def test_every_allocation_of_node_is_seen(self, node):
+        # Workers, libraries inside of node, and an add-on that is loaded while it is recorded.
+        addon = os.path.join(PROGRAMS, 'e2e_addon.node')
+        source = """
+            const zlib = require('zlib');
+            const { Worker } = require('worker_threads');
+            const work = 'const z = require("zlib"); for (let i = 0; i < 2000; i++) z.deflateSync("y" + i);';
+            console.log('ready');
+            process.stdin.once('data', async () => {
+              await new Promise((ended) => new Worker(work, { eval: true }).on('exit', ended));
+              process.dlopen({ exports: {} }, process.argv[1]);
+              for (let i = 0; i < 5000; i++) { zlib.deflateSync('x'.repeat(200) + i); Buffer.allocUnsafeSlow(9000); }
+              console.log('done');
+              process.stdin.once('data', () => process.exit());
+            });"""
+        environment = dict(os.environ, LD_PRELOAD=os.path.join(PROGRAMS, 'libattach_counter.so'))
+        with Target([node, '-e', source, addon], env=environment) as target:
+            # The hooks go in and out somewhere between two readings.
+            early = self.allocations_so_far(target)
+            self.nodeleak('attach', '--keep', '-q', '-o', 'counted.rec', target.pid)
+            before = self.allocations_so_far(target)
+            self.assertEqual('done', target.say('go'))
+            after = self.allocations_so_far(target)
+            self.nodeleak('detach', '--gc=off', target.pid)
+            least, most = after - before, self.allocations_so_far(target) - early
+            self.nodeleak('report', '-q', '--report=counted.json', 'counted.rec')
+            with open(self.path('counted.json')) as file:
+                totals = json.load(file)['totals']
+            self.assertGreater(least, 50_000)
+            self.assertGreater(totals['allocations'], least * 0.999, totals)
+            self.assertLess(totals['allocations'], most * 1.001, totals)
+            self.assertLess(most, least * 1.05)
+            self.assertEqual({'blocks': 0, 'stacks': 0, 'bytes': 0}, totals['lost'])
+            self.assertEqual(0, target.end('end\n')[0])
+
     @on_each_node
     def test_nothing_is_left_growing(self, node):
         with Target([node, '-e', 'console.log("ready"); process.stdin.resume()']) as target:
@@ -356,6 +406,31 @@ class NodeTest(AttachTest):
             self.assertLessEqual(sum(group['liveBlocks'] for group in garbage), 1)
             self.assertGreater(report['totals']['majorGcs'], 0)
             self.assertEqual(0, target.end()[0])
+
+    @on_each_node
+    def test_the_live_line_names_what_grows(self, node):
+        program = self.path('grow.js')
+        with open(program, 'w') as file:
+            file.write("""
+                const kept = globalThis.kept = [];
+                function growHere() { kept.push(Buffer.alloc(100003)); }
+                setInterval(growHere, 5);
+                console.log('ready');
+            """)
+        with Target([node, program]) as target:
+            terminal, theirs = pty.openpty()
+            attach = subprocess.Popen([NODELEAK, 'attach', '-o', self.path('line.rec'), str(target.pid)], stderr=theirs,
+                                      stdout=subprocess.DEVNULL, env=dict(os.environ, TERM='xterm'))
+            os.close(theirs)
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 200, 0, 0))
+            seen = b''
+            while not re.search(rb'MiB in [0-9,]+ blocks outstanding.*growing: growHere .*grow\.js:3 \+', seen):
+                self.assertTrue(select.select([terminal], [], [], GRACE)[0], seen[-500:])
+                seen += os.read(terminal, 4096)
+            attach.send_signal(signal.SIGINT)
+            self.assertEqual(0, attach.wait(timeout=GRACE))
+            os.close(terminal)
+            self.expect_clean_text(target)
 
     @on_each_node
     def test_attached_and_prefixed_agree(self, node):

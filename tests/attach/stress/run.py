@@ -43,7 +43,7 @@ def numbers(text):
 def own_mappings(pid):
     """Mappings that are ours, each line without its addresses."""
     with open(f'/proc/{pid}/maps') as maps:
-        return sorted(line.split()[1] + ' ' + line.split()[-1] for line in maps if 'nodeleak' in line or '.rec' in line)
+        return sorted(line.split()[1] + ' ' + line.split()[-1] for line in maps if 'memfd' in line or '.rec' in line)
 
 
 def own_descriptors(pid):

@@ -145,12 +145,14 @@ Lost SumLosses(const Recording& recording) {
 std::string DescribeAttach(const Recording& recording) {
   if ((recording.process.flags & recording::kIsAttached) == 0) return "";
   const uint64_t freed = recording.process.sample_bytes == 0 ? recording.totals.unknown_frees : 0;
+  const bool replaced = recording.process.ending == recording::Ending::kReplaced;
   return absl::StrCat(
       "watched only since ",
       absl::FormatTime("%H:%M:%S", absl::FromUnixNanos(static_cast<int64_t>(recording.process.start_realtime_ns)),
                        absl::LocalTimeZone()),
       ", when nodeleak attached: what was allocated before is not in here",
-      freed != 0 ? absl::StrCat(" (", Plural(freed, "block"), " of it were freed since)") : "");
+      freed != 0 ? absl::StrCat(" (", Plural(freed, "block"), " of it were freed since)") : "",
+      replaced ? "; it has become another program since (exec), of which nothing is in here" : "");
 }
 
 std::vector<std::string> DescribeTroubles(const Recording& recording) {

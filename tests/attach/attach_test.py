@@ -140,6 +140,20 @@ class ProgramTest(AttachTest):
             self.assertEqual({'blocks': 0, 'stacks': 0, 'bytes': 0}, totals['lost'])
             self.assertEqual(0, target.end()[0])
 
+    def test_a_process_that_becomes_another_program(self):
+        source = 'import os, sys; print("ready", flush=True); sys.stdin.readline(); os.execvp("cat", ["cat"])'
+        with Target([sys.executable, '-c', source]) as target:
+            attach = subprocess.Popen([NODELEAK, 'attach', str(target.pid)], cwd=self.folder, text=True,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            while 'Ctrl-C ends it' not in attach.stderr.readline():
+                self.assertIsNone(attach.poll())
+            target.process.stdin.write('go\n')
+            target.process.stdin.flush()
+            report = attach.communicate(timeout=GRACE)[0]
+            self.assertEqual(0, attach.returncode)
+            self.assertIn('it has become another program since', ' '.join(report.split()))
+            self.assertEqual((0, 'still\n'), target.end('still\n'))
+
     def test_registers_of_a_borrowed_thread_are_kept(self):
         with Target([program('registers')]) as target:
             self.assertEqual({'calls': 15, 'refused': 0, 'wrong': 0}, self.driver('calls', target.pid, 15))

@@ -1,6 +1,7 @@
 #include "report/group_evidence.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 namespace nodeleak::report {
@@ -166,6 +167,42 @@ void CountAllocations(const Recording& recording, const Timebase& timebase, cons
   }
 }
 
+void AddCheckpoints(const std::vector<Timebase::Sum>& sums, const Evidence& evidence, Trend* trend) {
+  std::array<bool, kTrendParts> has = {};
+  std::array<double, kTrendParts> bytes = {}, blocks = {};
+  const double part = (evidence.end_seconds - evidence.begin_seconds) / kTrendParts;
+  Timebase::Sum before;
+  for (const Timebase::Sum& sum : sums) {
+    if (sum.seconds >= evidence.begin_seconds && sum.seconds < evidence.end_seconds) {
+      const size_t i = std::min(kTrendParts - 1, static_cast<size_t>((sum.seconds - evidence.begin_seconds) / part));
+      blocks[i] += sum.allocated_blocks - before.allocated_blocks;
+      bytes[i] += sum.allocated_bytes - before.allocated_bytes;
+      has[i] = true;
+    }
+    before = sum;
+  }
+  trend->is_measured = true;
+  for (size_t i = 0; i < kTrendParts; ++i) {
+    if (!has[i] || blocks[i] < 1) trend->is_measured = false;
+    if (blocks[i] >= 1) trend->mean_bytes[i] = bytes[i] / blocks[i];
+  }
+}
+
+Trend TrendOf(const Timebase& timebase, const Members& members, const Evidence& evidence) {
+  Trend trend;
+  std::vector<uint32_t> stacks;
+  for (const ClassifiedUse* member : members) {
+    if (!member->use->owns_counters) return trend;  // of mappings and the like checkpoints know nothing
+    stacks.push_back(member->use->stack);
+  }
+  AddCheckpoints(timebase.SumsOf(stacks), evidence, &trend);
+  for (const Window& window : evidence.windows) {
+    trend.kept_blocks += static_cast<double>(window.survivor_blocks);
+    trend.kept_bytes += static_cast<double>(window.survivor_bytes);
+  }
+  return trend;
+}
+
 }  // namespace
 
 Evidence CollectEvidence(const Recording& recording, const Timebase& timebase, const Collectors& collectors,
@@ -187,6 +224,7 @@ Evidence CollectEvidence(const Recording& recording, const Timebase& timebase, c
   StopAtLastGc(collectors, members, &evidence);
   CountSurvivors(collectors, members, &evidence);
   CountAllocations(recording, timebase, collectors, members, &evidence);
+  evidence.trend = TrendOf(timebase, members, evidence);
   return evidence;
 }
 

@@ -9,6 +9,7 @@ namespace {
 // Tuned in a simulation of 12 patterns at 500 to 50,000 allocations.
 constexpr double kConfidenceZ = 1.64;  // 90 %
 constexpr double kOldAgainstYoung = 0.35, kMiddleAgainstYoung = 0.5, kYoungAgainstOld = 0.5;
+constexpr double kOldFalls = 0.25, kMiddleFalls = 0.4;
 
 Proportion SumOf(const Windows& windows, size_t begin, size_t end) {
   Proportion sum;
@@ -32,6 +33,11 @@ bool Thirds::EveryAgeSurvives() const {
   return older.Lower() > 0 && middle.survivors > 0 && young.survivors > 0 &&
          middle.Upper() >= kMiddleAgainstYoung * young.Lower() && old.Upper() >= kOldAgainstYoung * young.Lower() &&
          young.Upper() >= kYoungAgainstOld * old.Lower();
+}
+
+bool Thirds::FallsWithAge() const {
+  return old.Value() < kOldFalls * young.Value() ||
+         (middle.Value() < kMiddleFalls * young.Value() && old.Value() < middle.Value());
 }
 
 Thirds ThirdsOf(const Windows& windows) {

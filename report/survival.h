@@ -38,6 +38,8 @@ struct Thirds {
   double allocated() const { return old.allocated + middle.allocated + young.allocated; }
   // Flat and above zero: what a leak looks like.
   bool EveryAgeSurvives() const;
+  // The bounds allow that it is flat, and yet it falls clearly towards the old: what a random eviction looks like.
+  bool FallsWithAge() const;
 };
 Thirds ThirdsOf(const Windows& windows);
 

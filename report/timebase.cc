@@ -24,14 +24,15 @@ Timebase::Timebase(const Recording& recording) : recording_(recording), run_seco
 }
 
 void Timebase::ReadCurves() {
-  for (const recording::Checkpoint& checkpoint : recording_.checkpoints) {
+  for (size_t k = 0; k < recording_.checkpoints.size(); ++k) {
+    const recording::Checkpoint& checkpoint = recording_.checkpoints[k];
     const double seconds = SecondsOf(checkpoint.time_ns);
     for (uint64_t i = 0; i < checkpoint.entry_count; ++i) {
       const recording::CheckpointEntry& entry = recording_.checkpoint_entries[checkpoint.first_entry + i];
       std::vector<Point>& curve = curves_[entry.stack];
       const auto blocks = static_cast<double>(entry.allocated_blocks);
       if (curve.empty() || (blocks >= curve.back().blocks && seconds > curve.back().seconds)) {
-        curve.push_back({seconds, blocks});
+        curve.push_back({seconds, blocks, static_cast<double>(entry.allocated_bytes), k});
       }
     }
   }
@@ -68,10 +69,28 @@ Activity Timebase::ActivityAfter(double begin, double middle) const {
   return rate_after < kIdleShare * rate_before ? Activity::kIdle : Activity::kActive;
 }
 
+std::vector<Timebase::Sum> Timebase::SumsOf(const std::vector<uint32_t>& stacks) const {
+  std::vector<Sum> sums(recording_.checkpoints.size());
+  for (size_t k = 0; k < sums.size(); ++k) sums[k].seconds = SecondsOf(recording_.checkpoints[k].time_ns);
+  for (const uint32_t stack : stacks) {
+    const auto curve = curves_.find(stack);
+    if (curve == curves_.end()) continue;
+    for (size_t i = 0; i < curve->second.size(); ++i) {
+      const Point& point = curve->second[i];
+      const size_t until = i + 1 < curve->second.size() ? curve->second[i + 1].checkpoint : sums.size();
+      for (size_t k = point.checkpoint; k < until; ++k) {  // a checkpoint leaves out who has nothing and did nothing
+        sums[k].allocated_blocks += point.blocks;
+        sums[k].allocated_bytes += point.bytes;
+      }
+    }
+  }
+  return sums;
+}
+
 double Timebase::AllocatedBy(uint32_t stack_index, double seconds) const {
   const recording::Stack& stack = recording_.stacks[stack_index];
-  const Point first = {SecondsOfTick(stack.first_tick), 0};
-  const Point last = {SecondsOfTick(stack.last_tick) + kTickSeconds, static_cast<double>(stack.allocated_blocks)};
+  const Point first = {SecondsOfTick(stack.first_tick), 0, 0, 0};
+  const Point last = {SecondsOfTick(stack.last_tick) + kTickSeconds, static_cast<double>(stack.allocated_blocks), 0, 0};
   if (seconds <= first.seconds) return 0;
   if (seconds >= last.seconds) return last.blocks;
   Point before = first, after = last;

@@ -36,9 +36,16 @@ class Timebase {
   // Blocks that `stack` had allocated by `seconds`, between checkpoints by straight lines.
   double AllocatedBy(uint32_t stack, double seconds) const;
 
+  // What some stacks had allocated by a checkpoint, together.
+  struct Sum {
+    double seconds = 0, allocated_blocks = 0, allocated_bytes = 0;
+  };
+  std::vector<Sum> SumsOf(const std::vector<uint32_t>& stacks) const;
+
  private:
   struct Point {
-    double seconds, blocks;
+    double seconds, blocks, bytes;  // allocated so far
+    size_t checkpoint;
   };
   double TurnsBy(double seconds) const;
   void ReadCurves();

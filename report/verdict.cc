@@ -13,6 +13,7 @@ namespace {
 // docs/verdicts.md says what each of these is for.
 constexpr double kShortestRun = 0.5, kShortestLife = 0.8, kShortestGrowth = 0.8;  // seconds
 constexpr double kShortestShareOfRun = 0.02;
+constexpr double kShortestTrend = 2;                      // seconds
 constexpr double kSureGrowth = 3, kDoubtfulGrowth = 1.5;  // seconds
 constexpr double kFewestSurvivors = 4, kFewSurvivors = 10, kManySurvivors = 50;
 constexpr double kFewMustStay = 0.5, kFewMustOccupy = 0.6;
@@ -132,9 +133,10 @@ GrowthRate RateOf(const Evidence& evidence) {
 }
 
 std::string RateSentence(const GrowthRate& rate) {
-  return absl::StrCat(FormatBytes(rate.bytes_per_second), " in ", FormatRate(rate.blocks_per_second, "block"),
-                      " per second stayed, measured from ", FormatSeconds(rate.from_seconds), " to ",
-                      FormatSeconds(rate.until_seconds));
+  const std::string blocks =
+      rate.blocks_per_second == 0 ? "" : absl::StrCat(" in ", FormatRate(rate.blocks_per_second, "block"));
+  return absl::StrCat(FormatBytes(rate.bytes_per_second), blocks, " per second stayed, measured from ",
+                      FormatSeconds(rate.from_seconds), " to ", FormatSeconds(rate.until_seconds));
 }
 
 Confidence ConfidenceOfGrowth(const Evidence& evidence, const Thirds& thirds) {
@@ -167,6 +169,11 @@ Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
   if (IsUnseen(evidence)) return Unseen(evidence, thirds);
   if (IsOnePieceOfWork(evidence)) return Startup(evidence, "allocated in one go, in a few turns of the event loop");
   if (std::string why = WhyTooFew(evidence, thirds); !why.empty()) return New(std::move(why));
+  if (thirds.FallsWithAge()) {
+    Judgement unsure = New("fewer of the old are left than of the young: a cache that turns over, or too few to tell");
+    unsure.evidence.push_back(AgesSentence(thirds));
+    return unsure;
+  }
   Judgement growing = {
       Verdict::kGrowing, ConfidenceOfGrowth(evidence, thirds), {AgesSentence(thirds)}, RateOf(evidence)};
   if (evidence.owned_by_collector) growing.evidence.push_back(SurvivedSentence(evidence));
@@ -178,6 +185,23 @@ Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
                      evidence.activity_after == Activity::kIdle ? ", the program was idle" : ""));
   }
   return growing;
+}
+
+std::string BlockSentence(const Trend& trend) {
+  return absl::StrCat(
+      "each block is larger than the one it replaces: ", FormatBytes(static_cast<uint64_t>(trend.mean_bytes[0])),
+      " at the beginning, ", FormatBytes(static_cast<uint64_t>(trend.kept_bytes / trend.kept_blocks)), " at the end");
+}
+
+// The old ones go, and yet it grows.
+std::optional<Judgement> JudgeTrend(const Evidence& evidence) {
+  const double seconds = evidence.end_seconds - evidence.begin_seconds;
+  const Trend& trend = evidence.trend;
+  if (seconds < kShortestTrend || IsUnseen(evidence) || !IsGrowingBlock(trend)) return std::nullopt;
+  GrowthRate rate = {0, 0, evidence.begin_seconds, evidence.end_seconds};
+  const double bytes = trend.kept_bytes - trend.kept_blocks * trend.mean_bytes[0];
+  rate.bytes_per_second = static_cast<uint64_t>(bytes / seconds);
+  return Judgement{Verdict::kGrowing, Confidence::kLikely, {BlockSentence(trend), RateSentence(rate)}, rate};
 }
 
 // Nothing that was allocated before the tail is outstanding.
@@ -213,6 +237,9 @@ Judgement Judge(const Evidence& evidence) {
   if (std::optional<Judgement> stopped = JudgeSilence(evidence)) return *std::move(stopped);
 
   const Thirds thirds = ThirdsOf(evidence.windows);
+  if (!thirds.EveryAgeSurvives()) {
+    if (std::optional<Judgement> growing = JudgeTrend(evidence)) return *std::move(growing);
+  }
   if (thirds.survivors() < 0.5) return OnlyTail(evidence, thirds);
   if (thirds.EveryAgeSurvives()) return Growing(evidence, thirds);
   if (thirds.allocated() < kFewSurvivors && StayingShare(thirds) >= kFewMustStay) return New(FewSentence(evidence));

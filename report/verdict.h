@@ -14,6 +14,7 @@
 #include "report/model.h"
 #include "report/survival.h"
 #include "report/timebase.h"
+#include "report/trend.h"
 
 namespace nodeleak::report {
 
@@ -21,6 +22,7 @@ struct Evidence {
   // The windows divide [begin, end]: from the group's first allocation (see SetPeriod) to the last moment that says
   // something about it.
   Windows windows = {};
+  Trend trend;  // of the same period
   double begin_seconds = 0, end_seconds = 0;
   double run_seconds = 0;
   double first_allocation_seconds = 0, last_allocation_seconds = 0;

@@ -78,6 +78,10 @@ const leaks = {
   },
   addonLosesBlocks() { addonCalls('lose', 9973, drop); },
   addonBuffersKept() { addonCalls('external', 9973, keep); },
+  bufferThatGrows() {
+    let all = Buffer.alloc(0);
+    every(20, function here() { globalThis.all = all = Buffer.concat([all, Buffer.alloc(8009)]); });
+  },
   leakBesideAWorker() { worker('elsewhere'); buffers(8, 9973, keep); },
   leakWithoutTurns() {
     setTimeout(function here() {

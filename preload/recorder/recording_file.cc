@@ -216,6 +216,18 @@ bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
   return true;
 }
 
+// A full disk may take milliseconds to say so (tmpfs first takes all the pages that are left), and every allocation of
+// the program that finds no room would ask.
+bool RecordingFile::ExtendUnlessRefused(uint64_t offset, uint64_t bytes) {
+  constexpr uint64_t kAskAgainAfterNs = 200'000'000;
+  const uint64_t now = CoarseMonotonicNanoseconds();
+  if (now < ask_again_ns_ && bytes >= refused_bytes_) return false;
+  if (Extend(offset, bytes)) return true;
+  refused_bytes_ = bytes;
+  ask_again_ns_ = now + kAskAgainAfterNs;
+  return false;
+}
+
 // Reserving is a system call of some microseconds: a piece ahead of what is needed, and where that cannot be had, just
 // what is needed.
 bool RecordingFile::ReserveUpTo(uint64_t end) {
@@ -226,7 +238,7 @@ bool RecordingFile::ReserveUpTo(uint64_t end) {
   ahead = ahead < kLeastAhead ? kLeastAhead : ahead > kMostAhead ? kMostAhead : ahead;
   const uint64_t tries[] = {end + ahead < max_bytes_ ? end + ahead : max_bytes_, end};
   for (const uint64_t wanted : tries) {
-    if (!Extend(reserved_, wanted - reserved_)) continue;
+    if (!ExtendUnlessRefused(reserved_, wanted - reserved_)) continue;
     reserved_ = wanted;
     return true;
   }
@@ -237,7 +249,7 @@ uint64_t RecordingFile::TakeReleased(uint64_t bytes) {
   for (uint32_t i = 0; i < free_count_; ++i) {
     const FreeExtent extent = free_[i];
     if (extent.bytes != bytes) continue;
-    if (extent.punched && !Extend(extent.offset, bytes)) return 0;
+    if (extent.punched && !ExtendUnlessRefused(extent.offset, bytes)) return 0;
     free_[i] = free_[--free_count_];
     memset(At(extent.offset), 0, bytes);
     return extent.offset;

@@ -57,6 +57,7 @@ class RecordingFile {
 
   bool IsOurs(long fd) const;
   bool Extend(uint64_t offset, uint64_t bytes);
+  bool ExtendUnlessRefused(uint64_t offset, uint64_t bytes);
   bool ReserveUpTo(uint64_t end);
   uint64_t TakeReleased(uint64_t bytes);
   bool InitializeLayout();
@@ -77,6 +78,8 @@ class RecordingFile {
   const char* path_ = "";  // of the file, for when the descriptor is gone
   uint64_t device_ = 0, inode_ = 0;
   SpinLock lock_;
+  // The disk was full for so many bytes: it is not asked for as much again before that time.
+  uint64_t refused_bytes_ = 0, ask_again_ns_ = 0;
   FreeExtent free_[kMaxFreeExtents] = {};
   uint32_t free_count_ = 0;
 };

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <string>
 
+#include "preload/base/system.h"
 #include "preload/recorder/recording_file.h"
 
 namespace nodeleak::preload {
@@ -120,6 +121,31 @@ TEST_F(RecordingFileTest, AFileSizeLimitIsARefusalNotASignal) {
   setrlimit(RLIMIT_FSIZE, &limited);
   EXPECT_EQ(file.Allocate(4 << 20), 0u);  // would be SIGXFSZ
   setrlimit(RLIMIT_FSIZE, &before);
+  file.Close();
+}
+
+// Asking a full disk is slow, and each allocation of the program would ask.
+TEST_F(RecordingFileTest, WhatWasRefusedIsNotAskedForAgainAtOnce) {
+  constexpr uint64_t kBeforeItMayAskNs = 150'000'000;
+  constexpr uint64_t kWanted = 2 << 20;
+  rlimit before;
+  getrlimit(RLIMIT_FSIZE, &before);
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_));
+  rlimit limited = before;
+  limited.rlim_cur = 1 << 20;
+  uint64_t given = 0, spent_ns = 0;
+  do {  // again where this process lost the processor in between
+    setrlimit(RLIMIT_FSIZE, &limited);
+    const uint64_t began_ns = MonotonicNanoseconds();
+    EXPECT_EQ(file.Allocate(kWanted), 0u);
+    setrlimit(RLIMIT_FSIZE, &before);
+    given = file.Allocate(kWanted);
+    spent_ns = MonotonicNanoseconds() - began_ns;
+  } while (given != 0 && spent_ns >= kBeforeItMayAskNs);
+  EXPECT_EQ(given, 0u);
+  EXPECT_NE(file.Allocate(4096), 0u) << "less than what was refused may be there";
+  while (file.Allocate(kWanted) == 0) usleep(1000);  // room again: it is found, or this test runs into its time limit
   file.Close();
 }
 

@@ -34,7 +34,7 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   poolSlabsPinned: LEAK,
   addonLosesBlocks: { ...LEAK, kind: 'addon', often: true },
   addonBuffersKept: { ...KEPT_BY_ADDON, kind: 'addon' },
-  bufferThatGrows: { ...LEAK, cut: ['bounded'], often: true },
+  bufferThatGrows: { ...LEAK, cut: ['bounded', 'startup'] },
   leakBesideAWorker: LEAK,
   leakWithoutTurns: LEAK,
   javaScriptHeap: { ...LEAK, heap: true, often: true },

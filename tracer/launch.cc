@@ -231,6 +231,14 @@ void SplitIndex(std::vector<std::string> lines, LaunchResult* result) {
   }
 }
 
+// A name without % is the command's alone in this run; another run may have taken it meanwhile.
+void DropReplaced(const std::string& output_template, LaunchResult* result) {
+  if (absl::StrContains(output_template, '%') || !IsOfAnotherProcess(output_template, result->pid)) return;
+  if (std::erase(result->recordings, output_template) == 0) return;
+  result->complaints.push_back(absl::StrCat("another run of nodeleak has replaced the recording ", output_template,
+                                            " of process ", result->pid, "; with %p in --output each has its own"));
+}
+
 constexpr const char* kElsewhere = "; choose another place with --output=PATH";
 
 // Names with % become known in the process only; the shim says there what is in its way.
@@ -286,6 +294,7 @@ absl::StatusOr<LaunchResult> Launch(const LaunchOptions& options) {
   }
   for (const std::string& recording : result.recordings)
     WriteEnd(recording, result.pid, result.end_signal != 0 ? -1 : result.exit_code, result.end_signal);
+  DropReplaced(options.output_template, &result);
   waitpid(*pid, nullptr, 0);
   return result;
 }

@@ -44,6 +44,9 @@ absl::StatusOr<std::string> FindShim();
 // No core file of ours. Returns only where the signal does not end a process.
 void EndBySignal(int signal);
 
+// Whether the file is the recording of another process. False also when it is none or cannot be read.
+bool IsOfAnotherProcess(const std::string& recording, pid_t pid);
+
 // How the command ended, written into its own recording (the process itself cannot know that it was killed). Only into
 // a file that is a recording of this very process. False: it was not.
 bool WriteEnd(const std::string& recording, pid_t pid, int exit_code, int end_signal);

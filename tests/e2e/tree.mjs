@@ -2,7 +2,7 @@
 import assert from 'node:assert';
 import fs from 'node:fs';
 import path from 'node:path';
-import { NODE, file, folder, have, nodeleak, report, run, skip } from './harness.mjs';
+import { NODE, NODELEAK, file, folder, have, nodeleak, report, run, skip } from './harness.mjs';
 
 const hold = (size, times = 1) => `const kept = globalThis.kept = [];
 function hold() { for (let i = 0; i < ${times}; i++) kept.push(Buffer.allocUnsafeSlow(${size})); }
@@ -78,6 +78,15 @@ await run({
     assert.strictEqual(heldBy(report(path.join(plain.cwd, 'x.rec'))), 220009);
     const reports = fs.readdirSync(plain.cwd).filter((name) => name.endsWith('.json'));
     assert.strictEqual(reports.length, 3, reports.join());
+  },
+
+  'two runs with one name: nobody is told the report of the other'() {
+    const inner = `require('child_process').spawnSync(${JSON.stringify(NODELEAK)},
+      ['--quiet', '--output=one.rec', process.execPath, '-e', '1'], { env: { PATH: process.env.PATH } });`;
+    const result = runIn(['--output=one.rec', NODE, '-e', inner]);
+    assert.deepStrictEqual([result.status, result.recordings], [0, ['one.rec']]);
+    assert.match(result.stderr, /^nodeleak: another run of nodeleak has replaced the recording [^\n]+one\.rec of process \d+;/);
+    assert.doesNotMatch(result.stderr, /Outstanding/);
   },
 
   'npm start and npx'() {

@@ -133,7 +133,7 @@ bool Patience::WaitMore(uint32_t seen) {
   constexpr uint32_t kSpins = 300;
   constexpr uint32_t kYields = 100;
   constexpr uint32_t kMostNaps = 2000;
-  constexpr uint64_t kStuckNs = 500'000'000;
+  constexpr uint64_t kStuckNs = 2'000'000'000;
   constexpr uint64_t kGiveUpNs = 30'000'000'000;
   constexpr long kNapNs = 50'000;
   ++tries_;

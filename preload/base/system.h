@@ -46,10 +46,10 @@ MappedText ReadWholeFile(const char* path);
 // later descriptor 2 may be any file of the program's.
 void SayOnce(bool* said, const char* text);
 
-// How one of our own locks is waited for: spin, then yield, then nap. The holder never waits for anything but the
-// processor, so a lock that nobody takes or leaves for half a second, in which this thread has looked 2,000 times, will
-// never be left again. Where others get it before us (50 threads that start on two processors) there is no end before
-// half a minute.
+// How one of our own locks is waited for: spin, then yield, then nap. The holder waits for nothing but the processor,
+// the kernel's lock of the address space and, when the file grows, the disk: a lock that nobody takes or leaves for two
+// seconds, in which this thread has looked 2,000 times, will hardly be left again. Where others get it before us (50
+// threads that start on two processors) there is no end before half a minute.
 class Patience {
  public:
   // `seen`: the lock's count, which changes whenever it is taken or left. False: give up.

@@ -45,8 +45,8 @@ void CountLoss(LossId id, uint64_t bytes) {
   recording::Loss& loss = g_recorder.file.header()->losses[static_cast<uint32_t>(id)];
   const uint64_t before = __atomic_fetch_add(&loss.count, 1, __ATOMIC_RELAXED);
   // The holder of a lock is gone for good (longjmp out of a signal handler, a cancelled thread): each wait would cost
-  // the program half a second.
-  constexpr uint64_t kMostTimeouts = 8;
+  // the program two seconds.
+  constexpr uint64_t kMostTimeouts = 2;
   if (id == LossId::kLockTimeout && before >= kMostTimeouts) StopWatching();
   __atomic_fetch_add(&loss.bytes, bytes, __ATOMIC_RELAXED);
 }

@@ -248,9 +248,8 @@ void Unregister(IsolateRecord* record) {
   }
   t_ended = record->isolate;
   Enter(nullptr);
-  // The watcher may be talking to the isolate, for microseconds. After half a second its slot is given up, not reused.
-  bool locked = false;
-  for (int i = 0; i < 10 && !locked; ++i) locked = g_lock.TryLock();
+  // The watcher may be talking to the isolate, for microseconds. When it never ends, the slot is given up, not reused.
+  const bool locked = g_lock.TryLock();
   if (g_main == record) {
     // Threads without an isolate go on counting under what the main isolate had reached.
     static uint32_t last_major_gcs;

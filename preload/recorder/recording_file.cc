@@ -204,8 +204,10 @@ bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
   do {
     result = RawSyscall(SYS_fallocate, open.file(), 0, static_cast<long>(offset), static_cast<long>(bytes));
   } while (result == -EINTR);
-  if (result != -EOPNOTSUPP) return result == 0;
-  // A file system that cannot reserve: write the zeros, which reserves just as well.
+  // A seccomp filter says one of the last two.
+  const bool cannot = result == -EOPNOTSUPP || result == -ENOSYS || result == -EPERM;
+  if (!cannot) return result == 0;
+  // A file system that cannot reserve, or a process that may not: write the zeros, which reserves just as well.
   static const char zeros[kPageBytes] = {};
   for (uint64_t done = 0; done < bytes; done += kPageBytes) {
     if (RawSyscall(SYS_pwrite64, open.file(), reinterpret_cast<long>(zeros), kPageBytes,

@@ -86,6 +86,34 @@ await run({
     report(recording);
   },
 
+  'a filter of system calls without fallocate'() {
+    const filter = compile(file('filter.c', `
+      #include <errno.h>
+      #include <linux/filter.h>
+      #include <linux/seccomp.h>
+      #include <stddef.h>
+      #include <sys/prctl.h>
+      #include <sys/syscall.h>
+      #include <unistd.h>
+      int main(int count, char** words) {
+        struct sock_filter steps[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fallocate, 0, 1),
+          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+        struct sock_fprog program = {4, steps};
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        if (count < 2 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return 9;
+        execv(words[1], words + 1);
+        return 8;
+      }`), 'filter');
+    const js = file('filtered.js',
+      'function hold() { globalThis.x = Buffer.allocUnsafeSlow(50021); } hold(); console.log(1)');
+    const recording = newRecording();
+    const result = nodeleak(['--quiet', `--output=${recording}`, '--', filter, NODE, js]);
+    assert.deepStrictEqual([result.status, result.stdout, result.stderr], [0, '1\n', '']);
+    assert.strictEqual(outstanding(report(recording), 'hold', 'array-buffer').bytes, 50021);
+  },
+
   'our own streams closed'() {
     const json = path.join(folder, 'closed.json');
     execute(['sh', '-c', '"$@" <&- >&- 2>&-', 'sh', NODELEAK, `--report=${json}`, `--output=${newRecording()}`, '--', NODE, '-e', '1']);

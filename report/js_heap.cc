@@ -17,6 +17,8 @@ constexpr double kLeastShare = 0.1;       // of what there was at first
 constexpr double kStillGrowing = 0.25;    // of the growth is in the later half of the time
 constexpr double kNearHighest = 0.95;     // of the highest is what is left at the end
 constexpr double kStepsUp = 0.7;
+// The part that begins in the middle of the time has its least at its beginning, which may lie a reading before.
+constexpr double kLaterBegins = 0.45;
 
 // What was alive then: exactly, right after a full GC; at most so much, at other times.
 struct Point {
@@ -91,7 +93,7 @@ bool GrowsBeyond(const std::vector<Point>& bounds) {
   double later = bounds.back().used;
   for (const Point& bound : bounds) {
     const double share = (bound.seconds - begin) / time;
-    if (share >= 0.5 && share <= 0.75) later = std::min(later, bound.used);
+    if (share >= kLaterBegins && share <= 0.75) later = std::min(later, bound.used);
   }
   return IsMore(bounds, later);
 }

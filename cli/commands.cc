@@ -16,6 +16,7 @@
 #include "cli/rss_reports.h"
 #include "recording/copy.h"
 #include "tracer/launch.h"
+#include "tracer/live_recording.h"
 
 namespace nodeleak::cli {
 namespace {
@@ -98,7 +99,13 @@ int RunCommand(const Invocation& invocation) {
 
 int ReportCommand(const Invocation& invocation) {
   if (absl::Status status = CheckReportFolders(invocation.settings); !status.ok()) return Trouble(status.message());
-  return ExitStatus(ReportRecordings(invocation.operands, invocation.settings, TextStream::kStdout), 0);
+  std::vector<std::string> recordings;
+  for (const std::string& operand : invocation.operands) {
+    absl::StatusOr<std::string> recording = tracer::RecordingOf(operand);
+    if (!recording.ok()) return Trouble(absl::StrCat("cannot report on ", operand, ": ", recording.status().message()));
+    recordings.push_back(*std::move(recording));
+  }
+  return ExitStatus(ReportRecordings(recordings, invocation.settings, TextStream::kStdout), 0);
 }
 
 int SnapshotCommand(const Invocation& invocation) {
@@ -126,6 +133,8 @@ int Main(absl::Span<const std::string> arguments) {
       return DetachCommand(*invocation);
     case Command::kReport:
       return ReportCommand(*invocation);
+    case Command::kGc:
+      return GcCommand(*invocation);
     case Command::kSnapshot:
       return SnapshotCommand(*invocation);
     case Command::kRss:

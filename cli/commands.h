@@ -14,6 +14,7 @@ int RunCommand(const Invocation& invocation);
 int AttachCommand(const Invocation& invocation);
 int DetachCommand(const Invocation& invocation);
 int ReportCommand(const Invocation& invocation);
+int GcCommand(const Invocation& invocation);
 int RssCommand(const Invocation& invocation);
 int SnapshotCommand(const Invocation& invocation);
 

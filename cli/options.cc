@@ -20,7 +20,8 @@ enum CommandSet : unsigned {
   kForSnapshot = 4,
   kForRss = 8,
   kForAttach = 16,
-  kForDetach = 32
+  kForDetach = 32,
+  kForGc = 64
 };
 
 struct CommandRow {
@@ -38,15 +39,16 @@ constexpr CommandRow kCommands[] = {
      "record a process that runs, from now on; ends by --duration or Ctrl-C, then reports"},
     {"detach", Command::kDetach, kForDetach, "detach PID",
      "end what attach --keep left running, or what a killed nodeleak left behind"},
-    {"report", Command::kReport, kForReport, "report [options] RECORDING...",
+    {"report", Command::kReport, kForReport, "report [options] PID|RECORDING...",
      "report from a recording: finished, still being written, or left by a killed process"},
+    {"gc", Command::kGc, kForGc, "gc [options] PID|RECORDING",
+     "full garbage collections of a recorded process that runs, main thread and workers: what went, what is left"},
     {"rss", Command::kRss, kForRss, "rss [--format=json] PID|RECORDING",
      "where the resident memory is: of a running process now, also of one that nobody records"},
     {"snapshot", Command::kSnapshot, kForSnapshot, "snapshot RECORDING -o FILE",
      "a consistent copy of a recording that is being written"},
     {"diff", Command::kNotYet, 0, nullptr, nullptr},
     {"top", Command::kNotYet, 0, nullptr, nullptr},
-    {"gc", Command::kNotYet, 0, nullptr, nullptr},
     {"doctor", Command::kNotYet, 0, nullptr, nullptr},
 };
 
@@ -165,11 +167,12 @@ constexpr OptionRow kOptions[] = {
      "the recording; %p is the pid, %n the program (nodeleak.%n.%p.rec in this directory)"},
     {"report", 0, "FILE", kForRun | kForAttach | kForReport, SetReport,
      "also write a report; .txt, .json or .folded by its name, - is stdout; repeatable; expands %p and %n"},
-    {"format", 0, "text|json|folded", kForRun | kForAttach | kForReport | kForRss, SetFormat,
+    {"format", 0, "text|json|folded", kForRun | kForAttach | kForReport | kForRss | kForGc, SetFormat,
      "what is printed; all but text goes to stdout (text)"},
     {"group-by", 0, "WHAT", kForRun | kForAttach | kForReport, SetGroupBy,
      "site, stack, function, package, kind or thread (site: kind, JavaScript line and native function)"},
-    {"top", 0, "N", kForRun | kForAttach | kForReport, SetTop, "show so many groups, 0 is all (20; files get all)"},
+    {"top", 0, "N", kForRun | kForAttach | kForReport | kForGc, SetTop,
+     "show so many groups, 0 is all (20; files get all)"},
     {"min-bytes", 0, "SIZE", kForRun | kForAttach | kForReport, SetMinBytes,
      "leave out groups with less outstanding (0)"},
     {"sample", 0, "SIZE|auto", kForRun | kForAttach, SetSample,

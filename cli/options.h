@@ -34,7 +34,7 @@ struct Settings {
   bool keep = false;                    // attach: leave the recorder there
 };
 
-enum class Command { kRun, kAttach, kDetach, kReport, kSnapshot, kRss, kHelp, kVersion, kNotYet };
+enum class Command { kRun, kAttach, kDetach, kReport, kGc, kSnapshot, kRss, kHelp, kVersion, kNotYet };
 
 struct Invocation {
   Command command = Command::kRun;

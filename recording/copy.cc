@@ -105,6 +105,8 @@ class Copier {
     CopyTable<OwnMapping>(TableId::kOwnMappings);
     CopyTable<TimelineSample>(TableId::kTimeline);
     CopyTable<HeapSpace>(TableId::kSpaces);
+    CopyTable<FreedByGc>(TableId::kFreedByGc);
+    CopyTable<GcAnswer>(TableId::kGcAnswers);
     CopyTable<Isolate>(TableId::kIsolates);
     CopyTable<Stack>(TableId::kStacks);
     CopyTable<Thread>(TableId::kThreads);

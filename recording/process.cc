@@ -13,23 +13,36 @@
 
 namespace nodeleak::recording {
 
-absl::optional<uint64_t> ProcessStartTicks(uint32_t pid) {
+namespace {
+
+// The fields behind the name: field 2, which may itself hold blanks and parentheses. Empty: no such process.
+std::vector<std::string> FieldsFromThird(uint32_t pid) {
   const int fd = open(absl::StrCat("/proc/", pid, "/stat").c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return absl::nullopt;
+  if (fd < 0) return {};
   char text[1024];
   const ssize_t bytes = read(fd, text, sizeof(text));
   close(fd);
-  if (bytes <= 0) return absl::nullopt;
-  // The name, field 2, may itself hold blanks and parentheses: count from the last one.
+  if (bytes <= 0) return {};
   const absl::string_view stat(text, static_cast<size_t>(bytes));
   const size_t after_name = stat.rfind(") ");
-  if (after_name == absl::string_view::npos) return absl::nullopt;
-  const std::vector<absl::string_view> fields = absl::StrSplit(stat.substr(after_name + 2), ' ');
-  constexpr size_t kState = 3 - 3, kStartTime = 22 - 3;  // proc(5) counts from 1; ours begin with field 3
+  if (after_name == absl::string_view::npos) return {};
+  return absl::StrSplit(stat.substr(after_name + 2), ' ');
+}
+constexpr size_t kState = 3 - 3, kStartTime = 22 - 3;  // proc(5) counts from 1; ours begin with field 3
+
+}  // namespace
+
+absl::optional<uint64_t> ProcessStartTicks(uint32_t pid) {
+  const std::vector<std::string> fields = FieldsFromThird(pid);
   uint64_t ticks = 0;
   if (fields.size() <= kStartTime || !absl::SimpleAtoi(fields[kStartTime], &ticks)) return absl::nullopt;
   if (fields[kState] == "Z" || fields[kState] == "X") return absl::nullopt;
   return ticks;
+}
+
+char ProcessStateLetter(uint32_t pid) {
+  const std::vector<std::string> fields = FieldsFromThird(pid);
+  return fields.empty() || fields[kState].empty() ? '\0' : fields[kState][0];
 }
 
 bool IsProcessRunning(uint32_t pid, uint64_t process_start_ticks) {

@@ -11,6 +11,9 @@ namespace nodeleak::recording {
 // zombie.
 absl::optional<uint64_t> ProcessStartTicks(uint32_t pid);
 
+// Field 3: 'R', 'S', 'T' (stopped), 't' (stopped by a debugger)... 0: no such process.
+char ProcessStateLetter(uint32_t pid);
+
 // Is the same process, not a later one with the same pid, still running?
 bool IsProcessRunning(uint32_t pid, uint64_t process_start_ticks);
 

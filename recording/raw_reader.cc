@@ -27,7 +27,8 @@ constexpr const char* kTableNames[kTableCount] = {
     "ranges",        "threads",         "isolates",
     "timeline",      "checkpoints",     "checkpoint entries",
     "heap spaces",   "memory pictures", "memory uses",
-    "memory arenas", "own mappings",
+    "memory arenas", "own mappings",    "collected",
+    "answers",
 };
 
 uint64_t MultiplyOrMax(uint64_t a, uint64_t b) {

@@ -118,6 +118,7 @@ void FillTotals(const Header& header, Recording* recording) {
   totals.rss_at_freeze = header.rss_at_freeze;
   totals.major_gcs = header.major_gcs;
   totals.file_bytes = header.file_bytes;
+  recording->confirmation = header.confirmation;
   memcpy(recording->losses, header.losses, sizeof(recording->losses));
 }
 
@@ -222,6 +223,8 @@ TornParts ReadParts(RawReader* reader, const Header& header, bool running, Recor
   ReadInto(reader, TableId::kOwnMappings, &recording->own_mappings, recording);
   ReadInto(reader, TableId::kTimeline, &recording->timeline, recording);
   ReadInto(reader, TableId::kSpaces, &raw->spaces, recording);
+  ReadInto(reader, TableId::kFreedByGc, &recording->freed_by_gc, recording);
+  ReadInto(reader, TableId::kGcAnswers, &recording->gc_answers, recording);
   ReadInto(reader, TableId::kIsolates, &recording->isolates, recording);
   ReadInto(reader, TableId::kStacks, &recording->stacks, recording);
   ReadInto(reader, TableId::kThreads, &raw->threads, recording);
@@ -327,6 +330,7 @@ absl::StatusOr<Recording> ReadRecordingFrom(const ByteSource& source) {
   ValidateTimeline(&recording);
   ValidateCheckpoints(&recording);
   TakePictures(raw.pictures, raw.picture_uses, raw.picture_arenas, &recording);
+  ValidateCollections(&recording);
   SumTotals(&recording);
   return recording;
 }

@@ -221,6 +221,24 @@ void ValidateCheckpoints(Recording* recording) {
   Torn(recording, wrong, "checkpoints are out of order, too many or not whole: left out");
 }
 
+void ValidateCollections(Recording* recording) {
+  uint64_t wrong_isolates = 0, wrong_states = 0;
+  if (recording->confirmation.kind > static_cast<uint32_t>(ConfirmationKind::kAtEnd)) {
+    recording->damage.push_back(
+        absl::StrCat("the header says collection of kind ", recording->confirmation.kind, ", which means nothing"));
+    recording->confirmation = {};
+  }
+  for (GcAnswer& answer : recording->gc_answers) {
+    Check(&answer.isolate, recording->isolates.size(), kNoIndex, &wrong_isolates);
+    if (answer.state <= static_cast<uint32_t>(GcAnswerState::kGone)) continue;
+    answer.state = static_cast<uint32_t>(GcAnswerState::kAsked);
+    ++wrong_states;
+  }
+  if (recording->freed_by_gc.size() > recording->stacks.size()) recording->freed_by_gc.resize(recording->stacks.size());
+  Damage(recording, wrong_isolates, "answers are of isolates that do not exist");
+  Damage(recording, wrong_states, "answers have a state that this nodeleak does not know");
+}
+
 void SumTotals(Recording* recording) {
   Totals& totals = recording->totals;
   for (const Block& block : recording->blocks) {

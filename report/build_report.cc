@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "report/absl_view.h"
+#include "report/answers.h"
 #include "report/external_memory.h"
 #include "report/garbage.h"
 #include "report/grouping.h"
@@ -188,6 +189,24 @@ void KeepTop(const ReportOptions& options, Report* report) {
   report->groups = std::move(groups);
 }
 
+// What a requested collection freed is no news for whoever reads the recording later.
+bool HasFreed(const Recording& recording, const ReportOptions& options) {
+  const auto kind = static_cast<recording::ConfirmationKind>(recording.confirmation.kind);
+  if (options.requested_gc) return kind == recording::ConfirmationKind::kRequested;
+  return kind == recording::ConfirmationKind::kAtEnd && recording.process.gc_at_end == recording::GcAtEnd::kDone;
+}
+
+void SumFreed(const Recording& recording, const std::vector<ClassifiedUse>& uses, Report* report) {
+  uint64_t garbage_bytes = 0;
+  for (const ClassifiedUse& use : uses) {
+    if (IsBackground(use.kind)) continue;
+    garbage_bytes += use.use->garbage_bytes;
+    report->pending_bytes += use.use->pending_bytes;
+  }
+  report->garbage_bytes = garbage_bytes;
+  report->turns_at_end = recording.confirmation.turns;
+}
+
 struct GroupByName {
   const char* name;
   GroupBy value;
@@ -213,7 +232,8 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   const FrameTable frames(recording, names, options.root);
   Packages packages(options.root);
   std::vector<Use> uses = CollectUses(recording);
-  AddGarbage(recording, &uses);
+  const bool has_freed = HasFreed(recording, options);
+  if (has_freed) AddFreed(recording, &uses);
   std::vector<ClassifiedUse> classified = ClassifyUses(&uses, frames, &packages);
   const std::vector<std::string> thread_names = ThreadNames(recording, frames);
 
@@ -235,7 +255,8 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   report.threads = SumThreads(recording, classified, thread_names);
   KeepTop(options, &report);
   report.warnings = DescribeTroubles(recording);
-  report.garbage_bytes = GarbageFreedAtEnd(recording);
+  if (has_freed) SumFreed(recording, classified, &report);
+  if (options.requested_gc) report.answers = DescribeAnswers(recording, thread_names);
   report.sample_bytes = recording.process.sample_bytes;
   report.sample_automatic = (recording.process.flags & recording::kSampleAutomatic) != 0;
   if (report.sample_bytes != 0) report.totals.live_bytes_error = SumErrors(classified);

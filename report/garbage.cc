@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 
 namespace nodeleak::report {
@@ -50,19 +49,15 @@ const Checkpoint* FindCheckpointBeforeGc(const Recording& recording) {
   return best;
 }
 
-void AddGarbage(const Recording& recording, std::vector<Use>* uses) {
-  if (recording.process.gc_at_end != recording::GcAtEnd::kDone || recording.totals.live_bytes_before_gc == 0) return;
-  const Checkpoint* before = FindCheckpointBeforeGc(recording);
-  if (before == nullptr) return;
-  absl::flat_hash_map<uint32_t, const CheckpointEntry*> entry_of;
-  for (const CheckpointEntry& entry : EntriesOf(recording, *before)) entry_of[entry.stack] = &entry;
+void AddFreed(const recording::Recording& recording, std::vector<Use>* uses) {
   for (Use& use : *uses) {
-    const auto found = entry_of.find(use.stack);
-    if (use.source != Source::kBlock || found == entry_of.end() || IsMapping(recording, use.stack)) continue;
-    const CheckpointEntry& entry = *found->second;
-    if (entry.live_bytes <= use.live_bytes) continue;
-    use.garbage_bytes = entry.live_bytes - use.live_bytes;
-    use.garbage_blocks = entry.live_blocks > use.live_blocks ? entry.live_blocks - use.live_blocks : 0;
+    // A stack's counters belong to one of its uses, and so does this.
+    if (!use.owns_counters || use.stack >= recording.freed_by_gc.size()) continue;
+    const recording::FreedByGc& freed = recording.freed_by_gc[use.stack];
+    use.garbage_bytes = freed.garbage_bytes;
+    use.garbage_blocks = freed.garbage_blocks;
+    use.pending_bytes = freed.pending_bytes;
+    use.pending_blocks = freed.pending_blocks;
   }
 }
 

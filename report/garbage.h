@@ -1,4 +1,4 @@
-// Outside node. What the full collection at the end freed, stack by stack.
+// Outside node. What a full collection that we forced has freed, stack by stack: recording::FreedByGc.
 #pragma once
 
 #include <vector>
@@ -8,8 +8,8 @@
 
 namespace nodeleak::report {
 
-// Fills in Use::garbage_*. The shim takes a checkpoint right before that collection; without one nothing is filled in.
-void AddGarbage(const recording::Recording& recording, std::vector<Use>* uses);
+// Fills in Use::garbage_* and Use::pending_*.
+void AddFreed(const recording::Recording& recording, std::vector<Use>* uses);
 
 // The checkpoint that the shim took right before that collection; nullptr: not found.
 const recording::Checkpoint* FindCheckpointBeforeGc(const recording::Recording& recording);

@@ -87,6 +87,9 @@ struct Keys {
   }
 };
 
+uint64_t FreedBytes(const Use& use) { return use.garbage_bytes + use.pending_bytes; }
+uint64_t FreedBytes(const Group& group) { return group.garbage_bytes + group.pending_bytes; }
+
 using Members = std::vector<const ClassifiedUse*>;
 
 const ClassifiedUse* HeaviestOf(const Members& members) {
@@ -121,6 +124,8 @@ void AddUp(const recording::Recording& recording, const Members& members, Group*
     group->reserved_bytes += member->use->reserved_bytes;
     group->garbage_bytes += member->use->garbage_bytes;
     group->garbage_blocks += member->use->garbage_blocks;
+    group->pending_bytes += member->use->pending_bytes;
+    group->pending_blocks += member->use->pending_blocks;
     if (!member->use->owns_counters) continue;
     group->allocated_bytes += recording.stacks[member->use->stack].allocated_bytes;
     group->allocations += recording.stacks[member->use->stack].allocated_blocks;
@@ -129,7 +134,7 @@ void AddUp(const recording::Recording& recording, const Members& members, Group*
 
 void NameThreads(const Members& members, const Keys& keys, Group* group) {
   for (const ClassifiedUse* member : members) {
-    if (member->use->live_bytes == 0 && member->use->garbage_bytes == 0) continue;
+    if (member->use->live_bytes == 0 && FreedBytes(*member->use) == 0) continue;
     std::string name = keys.ThreadOf(member->use->stack);
     if (std::find(group->threads.begin(), group->threads.end(), name) == group->threads.end()) {
       group->threads.push_back(std::move(name));
@@ -142,7 +147,7 @@ void NameThreads(const Members& members, const Keys& keys, Group* group) {
 void AddStacks(const Members& members, const FrameTable& frames, uint64_t max_stacks, Group* group) {
   absl::flat_hash_map<std::vector<uint32_t>, size_t> index_of;
   for (const ClassifiedUse* member : members) {
-    if (member->use->live_bytes == 0 && (group->live_bytes != 0 || member->use->garbage_bytes == 0)) continue;
+    if (member->use->live_bytes == 0 && (group->live_bytes != 0 || FreedBytes(*member->use) == 0)) continue;
     const StackView view = frames.View(member->use->stack);
     std::vector<uint32_t> looks;
     looks.reserve(view.size());
@@ -160,22 +165,34 @@ void AddStacks(const Members& members, const FrameTable& frames, uint64_t max_st
   if (max_stacks != 0 && group->stacks.size() > max_stacks) group->stacks.resize(max_stacks);
 }
 
+// What the full GC took is not judged by the survivors: when there are none, it is all that there was.
+void AddFreedEvidence(Group* group) {
+  const uint64_t freed = FreedBytes(*group);
+  if (freed < kSmallGarbage) return;
+  if (group->live_bytes == 0 && group->reserved_bytes == 0) {
+    group->verdict = group->pending_bytes > group->garbage_bytes ? Verdict::kPending : Verdict::kGarbage;
+    group->confidence = Confidence::kHigh;
+    group->evidence.clear();
+    group->rate = {};
+  }
+  if (group->garbage_bytes != 0) {
+    group->evidence.push_back(absl::StrCat("the full GC at the end freed ", FormatBytes(group->garbage_bytes), " in ",
+                                           Plural(group->garbage_blocks, "block"), " of it"));
+  }
+  if (group->pending_bytes != 0) {
+    group->evidence.push_back(absl::StrCat("finalizers after the full GC at the end freed ",
+                                           FormatBytes(group->pending_bytes), " in ",
+                                           Plural(group->pending_blocks, "block"), " of it"));
+  }
+}
+
 void ApplyVerdict(const Evidence& evidence, Group* group) {
   Judgement judgement = Judge(evidence);
   group->verdict = judgement.verdict;
   group->confidence = judgement.confidence;
   group->evidence = std::move(judgement.evidence);
   group->rate = judgement.rate;
-  if (group->garbage_bytes >= kSmallGarbage) {
-    group->evidence.push_back(absl::StrCat("the full GC at the end freed ", FormatBytes(group->garbage_bytes), " in ",
-                                           Plural(group->garbage_blocks, "block"), " of it"));
-    if (group->live_bytes == 0 && group->reserved_bytes == 0) {
-      group->verdict = Verdict::kGarbage;
-      group->confidence = Confidence::kHigh;
-      group->evidence.erase(group->evidence.begin(), group->evidence.end() - 1);
-      group->rate = {};
-    }
-  }
+  AddFreedEvidence(group);
   group->survived_gcs = evidence.survived_gcs;
   group->first_seen_seconds = evidence.first_allocation_seconds;
   group->last_seen_seconds = evidence.last_allocation_seconds;
@@ -252,7 +269,7 @@ std::vector<Group> MakeGroups(const recording::Recording& recording, const std::
     Group group;
     AddUp(recording, members, &group);
     const Evidence evidence = CollectEvidence(recording, timebase, collectors, members);
-    if (group.live_bytes == 0 && evidence.reserved_bytes == 0 && group.garbage_bytes < kSmallGarbage) continue;
+    if (group.live_bytes == 0 && evidence.reserved_bytes == 0 && FreedBytes(group) < kSmallGarbage) continue;
     group.id = HashId(key);
     NameGroup(members, options.group_by, &group);
     NameThreads(members, keys, &group);

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "recording/layout.h"
+
 namespace nodeleak::report {
 
 // --- which memory it is, in the words of the contract. The order is the order of KindName's table.
@@ -104,7 +106,8 @@ struct Group {
   std::optional<uint64_t> live_bytes_error;  // of an estimate: 95 % are within so many bytes
   uint64_t allocated_bytes = 0, allocations = 0;
   uint64_t reserved_bytes = 0;                     // address space that is not memory; besides live_bytes
-  uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC at the end; besides live_bytes
+  uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC; besides live_bytes
+  uint64_t pending_bytes = 0, pending_blocks = 0;  // freed on the loop turns after it; besides live_bytes
   GrowthRate rate;                                 // of survivors; 0 unless growing
   std::optional<double> seconds_until_limit;       // of the container, at this rate alone; unset: no limit, no growth
   SurvivedGcs survived_gcs;
@@ -198,6 +201,15 @@ struct TimelinePoint {
   std::vector<KindTotal> by_kind;  // only at checkpoints; empty in between
 };
 
+// What became of one isolate that was asked for a full collection.
+struct IsolateAnswer {
+  std::string thread;
+  recording::GcAnswerState state = recording::GcAnswerState::kAsked;
+  uint32_t turns = 0;  // of its event loop between the two collections
+  bool by_interrupt = false;
+  double waited_ms = 0, first_pause_ms = 0, second_pause_ms = 0;
+};
+
 // What V8 believes to be kept alive outside its heap by its objects: it collects when that grows. Absent: not read.
 struct ExternalMemory {
   uint64_t v8_bytes = 0;            // all isolates; it lags
@@ -232,11 +244,14 @@ struct Report {
 
   // Only for the text: what a person must know before believing the numbers, one sentence each.
   std::vector<std::string> warnings;
-  std::vector<ThreadTotal> threads;       // heaviest first
-  uint64_t reserved_bytes = 0;            // address space that is not memory
-  std::optional<uint64_t> garbage_bytes;  // freed by the full collection at the end; absent when there was none
-  uint64_t sample_bytes = 0;              // 0: every allocation was recorded
-  bool sample_automatic = false;          // sample_bytes is the latest of several
+  std::vector<ThreadTotal> threads;                  // heaviest first
+  uint64_t reserved_bytes = 0;                       // address space that is not memory
+  std::optional<uint64_t> garbage_bytes;             // freed by the full collection; absent when there was none
+  uint64_t pending_bytes = 0;                        // freed by finalizers on the turns of the event loop after it
+  uint64_t turns_at_end = 0;                         // such turns at the end; 0: finalizers had none
+  std::vector<IsolateAnswer> answers;                // to `nodeleak gc`
+  uint64_t sample_bytes = 0;                         // 0: every allocation was recorded
+  bool sample_automatic = false;                     // sample_bytes is the latest of several
   uint64_t left_out_groups = 0, left_out_bytes = 0;  // by top and min_bytes
 };
 

@@ -175,10 +175,4 @@ std::vector<std::string> DescribeTroubles(const Recording& recording) {
   return troubles;
 }
 
-std::optional<uint64_t> GarbageFreedAtEnd(const Recording& recording) {
-  if (recording.process.gc_at_end != recording::GcAtEnd::kDone) return std::nullopt;
-  const uint64_t before = recording.totals.live_bytes_before_gc, after = recording.totals.live_bytes;
-  return before > after ? before - after : 0;
-}
-
 }  // namespace nodeleak::report

@@ -17,7 +17,4 @@ Lost SumLosses(const recording::Recording& recording);
 // One sentence for each thing a reader must know before believing the numbers.
 std::vector<std::string> DescribeTroubles(const recording::Recording& recording);
 
-// Freed by the full collection at the end; nothing when there was none.
-std::optional<uint64_t> GarbageFreedAtEnd(const recording::Recording& recording);
-
 }  // namespace nodeleak::report

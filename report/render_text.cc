@@ -142,19 +142,33 @@ void WriteThread(const ThreadTotal& thread, TextCanvas* out) {
   out->Line(numbers + FitEnd(Printable(thread.name), out->columns() - DisplayWidth(numbers)));
 }
 
+uint64_t Freed(const Group& group) { return group.garbage_bytes + group.pending_bytes; }
+
 // Named, so that nobody looks for a leak where only the collector was late.
 void WriteGarbage(const Report& report, TextCanvas* out) {
   std::vector<const Group*> garbage;
   for (const Group& group : report.groups) {
-    if (group.garbage_bytes >= kSmallGarbage) garbage.push_back(&group);
+    if (Freed(group) >= kSmallGarbage) garbage.push_back(&group);
   }
   std::stable_sort(garbage.begin(), garbage.end(),
-                   [](const Group* left, const Group* right) { return left->garbage_bytes > right->garbage_bytes; });
+                   [](const Group* left, const Group* right) { return Freed(*left) > Freed(*right); });
   for (size_t i = 0; i < std::min(garbage.size(), kGarbageInSummary); ++i) {
     const Group& group = *garbage[i];
-    const std::string numbers = " " + GroupNumbers(group.garbage_bytes, group.garbage_blocks, group.kind);
+    const std::string numbers =
+        " " + GroupNumbers(Freed(group), group.garbage_blocks + group.pending_blocks, group.kind);
     out->Line(numbers + GroupLabel(group, report.process.working_directory, out->columns() - DisplayWidth(numbers)));
   }
+}
+
+std::string FreedAtEndText(const Report& report) {
+  const std::string garbage =
+      absl::StrCat("the full GC at the end freed ", FormatBytes(*report.garbage_bytes), " of garbage");
+  if (report.pending_bytes != 0) {
+    return absl::StrCat(garbage, ", finalizers after it ", FormatBytes(report.pending_bytes),
+                        "; neither is counted here");
+  }
+  return absl::StrCat(garbage, ", which is not counted here",
+                      report.turns_at_end == 0 ? "; this end left no turn of the event loop for finalizers" : "");
 }
 
 // Only when there is more to say than "main".
@@ -187,8 +201,7 @@ void WriteOutstanding(const Report& report, TextCanvas* out) {
   out->Wrapped("  ", absl::StrCat("allocated in all: ", FormatBytes(report.totals.allocated_bytes), " in ",
                                   Plural(report.totals.allocations, "allocation")));
   if (report.garbage_bytes.has_value()) {
-    out->Wrapped("  ", absl::StrCat("the full GC at the end freed ", FormatBytes(*report.garbage_bytes),
-                                    " of garbage, which is not counted here"));
+    out->Wrapped("  ", FreedAtEndText(report));
     WriteGarbage(report, out);
   }
   WriteBackground(report, out);

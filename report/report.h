@@ -24,9 +24,10 @@ absl::StatusOr<GroupBy> ParseGroupBy(std::string_view text);
 
 struct ReportOptions {
   GroupBy group_by = GroupBy::kDefault;
-  uint64_t top = 0;         // groups that are kept; 0: all
-  uint64_t min_bytes = 0;   // smaller groups are left out (and counted)
-  uint64_t max_stacks = 0;  // stacks that are kept in a group, the heaviest; 0: all
+  uint64_t top = 0;           // groups that are kept; 0: all
+  uint64_t min_bytes = 0;     // smaller groups are left out (and counted)
+  bool requested_gc = false;  // of a running process: count what the last collection that was asked for freed
+  uint64_t max_stacks = 0;    // stacks that are kept in a group, the heaviest; 0: all
   // Where the paths of modules start: "" or "/proc/PID/root" for a process in another mount namespace.
   std::string root;
   symbolizer::SymbolizerOptions symbolizer;
@@ -47,6 +48,10 @@ std::string RenderText(const Report& report, const TextOptions& options);
 // Every line of every memory picture, for `nodeleak rss`.
 std::string RenderMemoryText(const Report& report, const TextOptions& options);
 std::string RenderMemoryJson(const Report& report);
+
+// Of a collection that was just asked for (ReportOptions::requested_gc): the answers, what went, what is left.
+std::string RenderCollection(const Report& report, const TextOptions& options);
+std::string RenderCollectionJson(const Report& report);
 
 // One line "outermost;...;innermost bytes" per stack, as flame graph tools read it.
 std::string RenderFolded(const Report& report);

@@ -23,7 +23,8 @@ struct Use {
   uint64_t live_bytes = 0, live_blocks = 0;        // estimates when allocations were sampled
   double variance = 0;                             // of live_bytes, in bytes squared
   uint64_t reserved_bytes = 0;                     // mapped without access
-  uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC at the end (AddGarbage)
+  uint64_t garbage_bytes = 0, garbage_blocks = 0;  // freed by the full GC (AddFreed)
+  uint64_t pending_bytes = 0, pending_blocks = 0;  // freed by finalizers after it
   bool owns_counters = false;                      // the stack's totals of allocations count here
   std::vector<Birth> births;                       // of what is outstanding
 };

@@ -181,7 +181,19 @@ void StopIfAsked(TracerSocket::Waited waited) {
   if (IsToldToStop()) Freeze(recording::FreezeReason::kDetach);
 }
 
-void Sleep(uint32_t ms) { StopIfAsked(g_tracer.Wait(ms)); }
+// While the tracer is there it is the socket that wakes us, and the bell is looked at between slices.
+void Sleep(uint32_t bell, uint32_t ms) {
+  constexpr uint32_t kSliceMs = 50;
+  TracerSocket::Waited waited;
+  uint32_t slept = 0;
+  do {
+    const uint32_t slice = ms - slept < kSliceMs ? ms - slept : kSliceMs;
+    waited = g_tracer.Wait(slice);
+    slept += slice;
+  } while (waited == TracerSocket::Waited::kTime && slept < ms &&
+           __atomic_load_n(WatcherBell(), __ATOMIC_ACQUIRE) == bell);
+  StopIfAsked(waited);
+}
 
 void* AttachMain(void*) {
   Control().watcher = static_cast<uint32_t>(RawSyscall(SYS_gettid));

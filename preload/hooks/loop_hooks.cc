@@ -8,27 +8,57 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "preload/base/system.h"
 #include "preload/hooks/process_originals.h"
 #include "preload/v8/runtime.h"
 
 using nodeleak::preload::process_originals;
+using nodeleak::preload::v8::kPollSliceMs;
 using nodeleak::preload::v8::SafePoint;
 using nodeleak::preload::v8::SeenAtLibcCall;
 
+namespace {
+
+int MillisecondsSince(uint64_t start_ns) {
+  return static_cast<int>((nodeleak::preload::CoarseMonotonicNanoseconds() - start_ns) / 1'000'000);
+}
+
+// Calls wait(milliseconds) for `timeout_ms` in all, by and by, with a look at requests in between.
+template <typename Wait>
+int WaitInSlices(int epoll, int timeout_ms, Wait wait) {
+  const uint64_t start_ns = nodeleak::preload::CoarseMonotonicNanoseconds();
+  int left = timeout_ms;
+  while (left < 0 || left > kPollSliceMs) {
+    int result = wait(kPollSliceMs);
+    if (result != 0) return result;
+    SafePoint(epoll, left);
+    if (timeout_ms >= 0) left = timeout_ms - MillisecondsSince(start_ns);
+    if (timeout_ms >= 0 && left < 0) left = 0;
+  }
+  return wait(left);
+}
+
+template <typename Wait>
+int Poll(int epoll, int timeout_ms, Wait wait) {
+  bool in_slices = SafePoint(epoll, timeout_ms);
+  return in_slices ? WaitInSlices(epoll, timeout_ms, wait) : wait(timeout_ms);
+}
+
+}  // namespace
+
 NODELEAK_HOOK int epoll_wait(int epoll, epoll_event* events, int room, int timeout_ms) {
-  SafePoint(timeout_ms);
-  return process_originals().epoll_wait(epoll, events, room, timeout_ms);
+  return Poll(epoll, timeout_ms, [=](int ms) { return process_originals().epoll_wait(epoll, events, room, ms); });
 }
 
 NODELEAK_HOOK int epoll_pwait(int epoll, epoll_event* events, int room, int timeout_ms, const sigset_t* mask) {
-  SafePoint(timeout_ms);
-  return process_originals().epoll_pwait(epoll, events, room, timeout_ms, mask);
+  return Poll(epoll, timeout_ms,
+              [=](int ms) { return process_originals().epoll_pwait(epoll, events, room, ms, mask); });
 }
 
 NODELEAK_HOOK int epoll_pwait2(int epoll, epoll_event* events, int room, const timespec* timeout,
                                const sigset_t* mask) {
   bool returns_at_once = timeout != nullptr && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
-  SafePoint(returns_at_once ? 0 : -1);
+  SafePoint(epoll, returns_at_once ? 0 : -1);
   if (process_originals().epoll_pwait2 == nullptr) {
     errno = ENOSYS;
     return -1;

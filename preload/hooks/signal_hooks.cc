@@ -31,12 +31,12 @@ Replaced g_replaced[] = {{SIGTERM}, {SIGINT}, {SIGHUP}};
 
 bool g_started;
 bool g_watcher_waits;
-uint32_t g_signal;  // arrived and not dealt with; a futex the watcher sleeps on
+uint32_t g_signal;  // arrived and not dealt with; the watcher is rung
 uint32_t g_asked;   // 1: V8 is asked to stop at its next step; a futex the handler sleeps on
 
-void FutexWait(uint32_t* word, uint32_t expected, uint32_t ms) {
+void FutexWait(uint32_t* word, uint32_t expected, uint32_t ms, int operation = FUTEX_WAIT_PRIVATE) {
   timespec timeout = {ms / 1000, static_cast<long>(ms % 1000) * 1'000'000};
-  RawSyscall(SYS_futex, reinterpret_cast<long>(word), FUTEX_WAIT_PRIVATE, expected, reinterpret_cast<long>(&timeout));
+  RawSyscall(SYS_futex, reinterpret_cast<long>(word), operation, expected, reinterpret_cast<long>(&timeout));
 }
 void FutexWake(uint32_t* word) { RawSyscall(SYS_futex, reinterpret_cast<long>(word), FUTEX_WAKE_PRIVATE, INT32_MAX); }
 
@@ -109,7 +109,7 @@ void OnSignal(int signal, siginfo_t*, void*) {
   uint32_t nothing = 0;
   __atomic_compare_exchange_n(&g_signal, &nothing, static_cast<uint32_t>(signal), false, __ATOMIC_ACQ_REL,
                               __ATOMIC_ACQUIRE);
-  FutexWake(&g_signal);
+  RingWatcher();
   // Without us nothing would run after this instruction. Return only when V8 has been told to stop, so that a program
   // that kills itself does not reach its next line.
   FutexWait(&g_asked, 0, kHandlerMs);
@@ -188,9 +188,9 @@ void StartSignalHooks() {
   for (Replaced& replaced : g_replaced) ReplaceIfDeadly(&replaced);  // inherited ones that are ignored stay so
 }
 
-void WatcherWait(uint32_t timeout_ms) {
+void WatcherWait(uint32_t bell, uint32_t timeout_ms) {
   __atomic_store_n(&g_watcher_waits, true, __ATOMIC_RELEASE);
-  FutexWait(&g_signal, 0, timeout_ms);
+  FutexWait(WatcherBell(), bell, timeout_ms, FUTEX_WAIT);  // not private: it is rung from outside, too
   uint32_t signal = __atomic_load_n(&g_signal, __ATOMIC_ACQUIRE);
   if (signal == 0) return;
   DealWith(static_cast<int>(signal));

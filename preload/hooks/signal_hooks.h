@@ -11,9 +11,9 @@ namespace nodeleak::preload {
 // From now on such dispositions are replaced, if this process has V8. Once, after v8::StartRuntime.
 void StartSignalHooks();
 
-// The watcher thread's sleep: returns after `timeout_ms`, or sooner after it has dealt with a signal (then the process
-// is about to die). The watcher has every signal blocked.
-void WatcherWait(uint32_t timeout_ms);
+// The watcher thread's sleep: returns after `timeout_ms`, or sooner when the bell no longer reads `bell`. Has dealt
+// with a signal by then (and the process is about to die). The watcher has every signal blocked.
+void WatcherWait(uint32_t bell, uint32_t timeout_ms);
 
 // Gives a forked child the dispositions that it believes it has.
 void RestoreSignalsInForkedChild();

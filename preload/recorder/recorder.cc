@@ -1,9 +1,12 @@
 #include "preload/recorder/recorder.h"
 
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "preload/base/guard.h"
+#include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/recorder/sampler.h"
@@ -133,6 +136,8 @@ void Freeing(const void* address) {
   Block block;
   if (Take(address, &block)) {
     CountFree(block);
+    const uint64_t blocks = recording::BlocksStoodFor(block);
+    CountIfConfirmed(block.stack, block.birth_tick, recording::BlockSize(block) * blocks, blocks);
   } else if (SampleRate() == 0) {  // otherwise most blocks are unknown
     Add(&g_recorder.file.header()->unknown_frees, 1);
   }
@@ -289,6 +294,27 @@ void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t u
   g_recorder.isolate_lock.Unlock();
 }
 
+uint32_t AddGcAnswer(uint32_t isolate) {
+  recording::GcAnswer answer = {};
+  answer.isolate = isolate;
+  return g_recorder.gc_answers.Append(answer);
+}
+
+void SetGcAnswer(uint32_t row, const recording::GcAnswer& answer) {
+  if (!IsRecording() || row >= g_recorder.gc_answers.count()) return;  // asked in an earlier recording
+  recording::GcAnswer& to = g_recorder.gc_answers[row];
+  to = answer;
+  to.ended_ns = NanosecondsSinceStart();
+}
+
+uint32_t* WatcherBell() { return &g_recorder.file.header()->mailbox.bell; }
+
+void RingWatcher() {
+  uint32_t* bell = WatcherBell();
+  __atomic_add_fetch(bell, 1u, __ATOMIC_RELEASE);
+  RawSyscall(SYS_futex, reinterpret_cast<long>(bell), FUTEX_WAKE, INT32_MAX);
+}
+
 void UpdateTotals() {
   Header* header = g_recorder.file.header();
   const BlockTable::Totals live = g_recorder.blocks.Live();
@@ -309,7 +335,9 @@ void NoteBeforeEndGc() {
 void SetOtherAllocator() { g_recorder.file.header()->flags |= recording::kOtherAllocator; }
 
 void SetGcAtEnd(recording::GcAtEnd state) {
-  if (IsRecording()) g_recorder.file.header()->gc_at_end = static_cast<uint32_t>(state);
+  if (!IsRecording()) return;
+  uint32_t& known = g_recorder.file.header()->gc_at_end;
+  if (known != static_cast<uint32_t>(recording::GcAtEnd::kDone)) known = static_cast<uint32_t>(state);
 }
 
 void Freeze(FreezeReason reason) {

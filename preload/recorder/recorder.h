@@ -114,6 +114,16 @@ void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics);
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,
                    uint64_t physical);
 
+// Answers to a request for collections, one row per isolate. The watcher adds; kNoIndex: no room. Whoever has the
+// answer sets it.
+uint32_t AddGcAnswer(uint32_t isolate);
+void SetGcAnswer(uint32_t row, const recording::GcAnswer& answer);
+
+// What the watcher sleeps on: a futex shared with whoever maps the recording. Ringing counts it up, so that a ring
+// between a look and the sleep is not lost. Any thread, also in a signal handler, while IsRecording or after Freeze.
+uint32_t* WatcherBell();
+void RingWatcher();
+
 void SetCapability(recording::CapabilityId id, recording::CapabilityState state, const char* why);
 void SetVersions(const char* node_version, const char* v8_version);
 void CountLoss(recording::LossId id, uint64_t bytes);

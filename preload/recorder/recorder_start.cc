@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "preload/base/guard.h"
+#include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/recorder/sampler.h"
@@ -132,6 +133,7 @@ void RecordModuleGone(uint32_t index) {
 void FreedRangePart(const recording::Range& part) {
   recording::Stack& stack = g_recorder.stacks[part.stack];
   __atomic_fetch_add(&stack.freed_bytes, part.end - part.start, __ATOMIC_RELAXED);
+  if (part.protection != PROT_NONE) CountIfConfirmed(part.stack, part.birth_tick, part.end - part.start, 1);
 }
 
 bool AttachTables() {
@@ -145,6 +147,8 @@ bool AttachTables() {
   g_recorder.checkpoints.Attach(file, TableId::kCheckpoints, recording::kMaxCheckpoints * 2);
   g_recorder.checkpoint_entries.Attach(file, TableId::kCheckpointEntries, 1024);
   AttachPictures(file);
+  g_recorder.freed_by_gc.Attach(file, TableId::kFreedByGc, 1024);
+  g_recorder.gc_answers.Attach(file, TableId::kGcAnswers, 64);
   return g_recorder.stacks.Attach(file) && g_recorder.threads.Attach(file);
 }
 
@@ -254,10 +258,14 @@ void ReleaseRecording() {
   g_recorder.picture_uses = {};
   g_recorder.picture_arenas = {};
   g_recorder.own_mappings = {};
+  g_recorder.freed_by_gc = {};
+  g_recorder.gc_answers = {};
   g_recorder.heap_used = 0;
   g_recorder.sampled = 0;
   g_recorder.frozen = 0;
   ForgetSchedule();
+  ForgetRequests();
+  ForgetConfirmation();
   ForgetPictures();
 }
 

@@ -35,6 +35,8 @@ struct RecorderState {
   AppendTable<recording::TimelineSample> timeline = {};  // watcher thread only
   AppendTable<recording::Checkpoint> checkpoints = {};   // watcher thread only
   AppendTable<recording::CheckpointEntry> checkpoint_entries = {};
+  AppendTable<recording::FreedByGc> freed_by_gc = {};   // confirmation.cc
+  AppendTable<recording::GcAnswer> gc_answers = {};     // appended to by the watcher thread only
   AppendTable<recording::Module> modules = {};          // under the module table's lock
   AppendTable<recording::MemoryPicture> pictures = {};  // memory_pictures.cc
   AppendTable<recording::MemoryUse> picture_uses = {};
@@ -52,8 +54,9 @@ inline uint32_t TicksSinceStart() {
 // Writes the totals that the header keeps. Any thread.
 void UpdateTotals();
 
-// watcher.cc: starts the watcher thread, which sleeps by calling `sleep(milliseconds)`. Inside a Guard.
-using WatcherSleep = void (*)(uint32_t timeout_ms);
+// watcher.cc: starts the watcher thread, which sleeps by calling `sleep(what the bell read, milliseconds)`. Inside a
+// Guard.
+using WatcherSleep = void (*)(uint32_t bell, uint32_t timeout_ms);
 bool StartWatcher(WatcherSleep sleep);
 // What that thread does, until the recording is frozen. On a thread of ours.
 void Watch(WatcherSleep sleep);
@@ -63,6 +66,10 @@ int StartOwnThread(void* (*routine)(void*));
 // One sample and, when due, one checkpoint. Watcher thread; also at the freeze, when the watcher is told to leave them
 // alone.
 void SampleNow();
+
+// mailbox.cc, on the watcher thread: looks after requests from outside; how many milliseconds it may sleep at most.
+uint32_t ServeMailbox();
+void ForgetRequests();  // the recording goes
 
 uint64_t ReadRssBytes();
 

@@ -133,7 +133,7 @@ WatcherSleep g_sleep;
 void* WatchForever(void*) {
   Watch(g_sleep);
   // Signals that ask for the picture may still come; they find it taken.
-  for (;;) g_sleep(1000);
+  for (;;) g_sleep(__atomic_load_n(WatcherBell(), __ATOMIC_ACQUIRE), 1000);
 }
 
 void* (*g_own_routine)(void*);
@@ -149,6 +149,8 @@ void* OwnThread(void*) {
 void Watch(WatcherSleep sleep) {
   uint64_t next_sample_ns = 0;
   while (IsRecording()) {
+    const uint32_t bell = __atomic_load_n(WatcherBell(), __ATOMIC_ACQUIRE);  // before looking at what it may be about
+    const uint32_t requests_ms = ServeMailbox();
     const uint64_t now_ns = NanosecondsSinceStart();
     if (now_ns >= next_sample_ns) {
       if (g_sampling.TryLock()) {
@@ -172,8 +174,9 @@ void Watch(WatcherSleep sleep) {
     }
     if (PictureIfDue(ReadRssBytes()) == recording::PictureMoment::kRssLimit) MarkCheckpoint();
     const uint64_t until_sample_ns = next_sample_ns - now_ns;
-    sleep(static_cast<uint32_t>(
-        (until_sample_ns < kLookAtRssEveryNs ? until_sample_ns : kLookAtRssEveryNs) / 1'000'000 + 1));
+    const auto look_ms = static_cast<uint32_t>(
+        (until_sample_ns < kLookAtRssEveryNs ? until_sample_ns : kLookAtRssEveryNs) / 1'000'000 + 1);
+    sleep(bell, requests_ms < look_ms ? requests_ms : look_ms);
   }
 }
 

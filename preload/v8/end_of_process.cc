@@ -4,7 +4,9 @@
 
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
+#include "preload/recorder/confirmation.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/collection.h"
 #include "preload/v8/heap_statistics.h"
 #include "preload/v8/runtime.h"
 #include "preload/v8/safe_point.h"
@@ -14,6 +16,7 @@ namespace {
 
 bool g_gc_at_end;
 bool g_picture_begun;
+bool g_collected_at_end;
 CodeRange g_cleanup_code;   // node::Environment::CleanupHandles
 uint64_t g_main_stack_end;  // one past the main thread's stack
 
@@ -54,26 +57,47 @@ void PrepareEndOfProcess(bool gc_at_end) {
     g_main_stack_end = reinterpret_cast<uint64_t>(*end);
 }
 
-bool TakeEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal) {
+bool BeginEndPicture(IsolateRecord* record) {
   if (!IsRecording() || __atomic_exchange_n(&g_picture_begun, true, __ATOMIC_ACQ_REL)) return false;
+  recording::GcAtEnd state = recording::GcAtEnd::kOff;
+  if (g_gc_at_end)
+    state = HasFeature(Feature::kForcedGc) ? recording::GcAtEnd::kDone : recording::GcAtEnd::kNotReachable;
+  g_collected_at_end = state == recording::GcAtEnd::kDone;
   {
     Guard guard;
     NoteBeforeEndGc();
+    if (g_collected_at_end) BeginConfirmation(recording::ConfirmationKind::kAtEnd);
+    if (!g_collected_at_end) SetGcAtEnd(state);
   }
-  recording::GcAtEnd done = recording::GcAtEnd::kOff;
-  if (g_gc_at_end) {
-    done = HasFeature(Feature::kForcedGc) ? recording::GcAtEnd::kDone : recording::GcAtEnd::kNotReachable;
-    // At least two full collections, more while weak callbacks let go of more, and then the wait for the concurrent
-    // sweeper of array buffers (V8, Heap::CollectAllAvailableGarbage). No Guard: the garbage that goes away here is
-    // news for the block table.
-    if (done == recording::GcAtEnd::kDone) symbols().low_memory_notification(record->isolate);
-  }
+  if (!g_collected_at_end) return true;
+  // At least two full collections, more while weak callbacks let go of more, and then the wait for the concurrent
+  // sweeper of array buffers (V8, Heap::CollectAllAvailableGarbage). No Guard: the garbage that goes away here is
+  // news for the block table.
+  SetFreePhase(FreePhase::kGarbage);
+  CollectNow(record);
+  SetFreePhase(FreePhase::kPending);
+  Guard guard;
+  SetGcAtEnd(state);
+  return true;
+}
+
+void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal, uint32_t turns) {
+  if (g_collected_at_end && turns != 0) CollectNow(record);  // what the finalizers have let go
+  SetFreePhase(FreePhase::kOrdinary);
   ReadHeapStatistics(record);
   Guard guard;
-  SetGcAtEnd(done);
+  if (g_collected_at_end) EndConfirmation(recording::ConfirmationKind::kAtEnd, turns);
   if (signal != 0) SetEndSignal(signal);
   Freeze(reason);
-  return true;
+}
+
+void TakePictureInCleanup(IsolateRecord* record) {
+  if (!BeginEndPicture(record)) return;
+  const bool finalizers =
+      g_collected_at_end && record->environment != nullptr && symbols().run_native_immediates != nullptr;
+  // node::Environment::RunCleanup does the same again and again until nothing is left. JavaScript is disallowed by now.
+  if (finalizers) symbols().run_native_immediates(record->environment, true);
+  FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, finalizers ? 1 : 0);
 }
 
 void OnEnvironmentExit(void* data) {
@@ -82,7 +106,8 @@ void OnEnvironmentExit(void* data) {
   if (TryGetCurrentIsolate() != record->isolate) return;
   int saved_errno = errno;
   int signal = PendingEndSignal();
-  if (record->is_main) TakeEndPicture(record, recording::FreezeReason::kAtExit, 0);
+  if (record->is_main && !FinishEndTurns(record) && BeginEndPicture(record))
+    FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, 0);
   Unregister(record);
   errno = saved_errno;
   if (record->is_main && signal != 0) FinishEndSignal();

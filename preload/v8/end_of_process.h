@@ -14,8 +14,15 @@ void PrepareEndOfProcess(bool gc_at_end);
 // node::AtExit callback of every environment; `data` is its IsolateRecord.
 void OnEnvironmentExit(void* data);
 
-// At a place where V8 may be called. Once per process; later calls do nothing. True when this call took it.
-bool TakeEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal);
+// The picture in two steps, at places where V8 may be called. Between them finalizers may run; what they free is told
+// apart. Begin happens once per process: false when it has been done already.
+bool BeginEndPicture(IsolateRecord* record);
+// `turns`: chances that finalizers had, 0: this way of ending gave them none.
+void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal, uint32_t turns);
+
+// Both at once, at the poll that IsCleanupPoll has found: node is in the middle of its clean-up and runs what waits
+// for a turn of the loop itself, so we may have it do so here.
+void TakePictureInCleanup(IsolateRecord* record);
 
 // Is this poll (with timeout 0, on the main isolate's thread) the first step of node's clean-up? Natural ends reach
 // node::AtExit only after the clean-up has destroyed every native wrapper; this is the last moment before.

@@ -5,7 +5,9 @@
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/collection.h"
 #include "preload/v8/end_of_process.h"
+#include "preload/v8/event_loop.h"
 #include "preload/v8/js_frames.h"
 #include "preload/v8/runtime.h"
 #include "preload/v8/runtime_node_version.h"
@@ -16,6 +18,7 @@ namespace {
 constexpr uint32_t kNoGcs = 0;
 
 IsolateRecord g_records[kMaxIsolates];
+uint32_t g_used_slots;  // all behind were never used
 IsolateRecord* g_main;
 uint32_t g_generations;
 SpinLock g_lock;  // guards the slots and g_main
@@ -99,7 +102,9 @@ Environment* CurrentEnvironment(Isolate* isolate) {
 // Needs an open handle scope, too.
 void FindEnvironment(IsolateRecord* record) {
   record->environment = CurrentEnvironment(record->isolate);
-  if (record->environment != nullptr) symbols().node_at_exit(record->environment, OnEnvironmentExit, record);
+  if (record->environment == nullptr) return;
+  symbols().node_at_exit(record->environment, OnEnvironmentExit, record);
+  FindEventLoop(record);
 }
 
 // What the last walk of this thread saw in the heap is no longer true, and nothing is while a collection runs.
@@ -150,6 +155,8 @@ IsolateRecord* TakeSlot(Isolate* isolate) {
     auto thread_id = static_cast<uint32_t>(RawSyscall(SYS_gettid));
     *slot = {.isolate = isolate, .index = recording::kNoIndex, .thread_id = thread_id};
     slot->generation = ++g_generations;
+    auto used = static_cast<uint32_t>(slot - g_records) + 1;
+    if (used > g_used_slots) g_used_slots = used;
     slot->is_main = g_main == nullptr && IsFirstThread(thread_id);
     if (slot->is_main) g_main = slot;
   }
@@ -246,6 +253,8 @@ void Unregister(IsolateRecord* record) {
     Guard guard;
     IsolateDisposed(record->index);
   }
+  __atomic_store_n(&record->ended, true, __ATOMIC_RELEASE);
+  CollectionGone(record);
   t_ended = record->isolate;
   Enter(nullptr);
   // The watcher may be talking to the isolate, for microseconds. When it never ends, the slot is given up, not reused.
@@ -262,11 +271,14 @@ void Unregister(IsolateRecord* record) {
   g_lock.Unlock();
 }
 
-MainIsolateHold::MainIsolateHold() : locked_(g_lock.TryLock()) {
-  if (locked_) record_ = g_main;
+IsolatesHold::IsolatesHold() : locked_(g_lock.TryLock()) {
+  if (!locked_) return;
+  first_ = g_records;
+  end_ = g_records + g_used_slots;
 }
-MainIsolateHold::~MainIsolateHold() {
+IsolatesHold::~IsolatesHold() {
   if (locked_) g_lock.Unlock();
 }
+IsolateRecord* IsolatesHold::main() const { return locked_ ? g_main : nullptr; }
 
 }  // namespace nodeleak::preload::v8

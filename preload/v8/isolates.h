@@ -5,10 +5,19 @@
 #include <stdint.h>
 
 #include "preload/v8/runtime_symbols.h"
+#include "recording/layout.h"
 
 namespace nodeleak::preload::v8 {
 
 inline constexpr uint32_t kMaxIsolates = 1024;  // alive at once
+
+// How far an isolate is with a collection that was asked for: collection.h.
+struct CollectionState {
+  uint32_t step;    // CollectionStep
+  uint32_t answer;  // row of recording::GcAnswer
+  uint64_t turning_since_ns;
+  recording::GcAnswer progress;
+};
 
 struct IsolateRecord {
   Isolate* isolate;    // nullptr: free slot
@@ -20,10 +29,15 @@ struct IsolateRecord {
   bool is_main;
   bool watches_gc;
   uint32_t gc_depth;         // collections that have begun and not ended
+  bool ended;                // its environment has; the slot may not be free yet
+  bool interrupt_queued;     // asked of V8, not run yet: JavaScript may be idle for long
   Environment* environment;  // nullptr: not known yet
+  EventLoop* loop;           // nullptr: not known, it cannot be woken
+  int poll_fd;               // the loop's epoll descriptor
   uint64_t gc_start_ns;
   uint64_t statistics_ns;      // when they were last read
   uint32_t gcs_at_statistics;  // major_gcs when they were last read
+  CollectionState collection;
 };
 
 // The calling thread's isolate, registered when it is new. nullptr: none, or one whose environment has ended, or the
@@ -33,19 +47,27 @@ IsolateRecord* FindOrRegisterIsolate();
 // Only if known already.
 IsolateRecord* CurrentIsolateRecord();
 
-// Keeps the main isolate alive while another thread talks to it: V8's RequestInterrupt on a disposed isolate would
-// write into freed memory.
-class MainIsolateHold {
+// Keeps all isolates alive while another thread talks to them: V8's RequestInterrupt on a disposed isolate would write
+// into freed memory.
+class IsolatesHold {
  public:
-  MainIsolateHold();
-  ~MainIsolateHold();
-  MainIsolateHold(const MainIsolateHold&) = delete;
-  MainIsolateHold& operator=(const MainIsolateHold&) = delete;
-  IsolateRecord* record() const { return record_; }  // nullptr: none alive
+  IsolatesHold();
+  ~IsolatesHold();
+  IsolatesHold(const IsolatesHold&) = delete;
+  IsolatesHold& operator=(const IsolatesHold&) = delete;
+
+  bool held() const { return locked_; }
+  IsolateRecord* main() const;  // nullptr: none alive, or not held
+  template <typename Visitor>
+  void ForEach(Visitor visit) const {
+    for (IsolateRecord* record = first_; record != end_; ++record)
+      if (record->isolate != nullptr && !__atomic_load_n(&record->ended, __ATOMIC_ACQUIRE)) visit(record);
+  }
 
  private:
   bool locked_;
-  IsolateRecord* record_ = nullptr;
+  IsolateRecord* first_ = nullptr;
+  IsolateRecord* end_ = nullptr;
 };
 
 // A new recording of the same process: isolates are told to it when they come by again, and count from 0.

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "recording/layout.h"
+
 namespace nodeleak::preload::v8 {
 
 // Looks up the symbols; false when this process has no V8 that we know. Records the capabilities kGcEvents, kForcedGc,
@@ -22,8 +24,10 @@ bool RuntimeStarted();
 void SeenAtLibcCall();
 
 // Called at the entry of epoll_pwait / epoll_wait with the timeout of the call: the safe point. Does what was
-// requested.
-void SafePoint(int timeout_ms);
+// requested. True: an isolate's thread is about to wait where it cannot be woken for a later request (spawnSync runs a
+// loop of its own); the caller had better wait in slices of kPollSliceMs.
+bool SafePoint(int epoll_fd, int timeout_ms);
+inline constexpr int kPollSliceMs = 50;
 
 // The calling thread, which a tracer has borrowed while it waited in the loop's poll, is at a safe point: its isolate
 // is met. With `end`: the picture of the end is taken, and the recording is frozen. False: it has no isolate, or none
@@ -53,6 +57,12 @@ struct EndPictureRequest {
   void (*then)(int signal);
 };
 bool RequestEndPicture(const EndPictureRequest& request);
+
+// Asks every isolate for a full collection, some turns of its event loop, and another collection (recording::GcAnswer;
+// recorder/confirmation.h counts what goes). On the watcher thread, one at a time. kDone: they are asked.
+recording::MailboxResult AskForCollections(uint32_t reach_ms);
+// The watcher calls it again after the returned number of milliseconds; 0: every isolate has answered, or is given up.
+uint32_t LookAfterCollections();
 
 // True when the address is code of node itself (or of libnode.so).
 bool IsCodeOfNode(uint64_t address);

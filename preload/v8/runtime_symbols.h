@@ -12,6 +12,7 @@ namespace nodeleak::preload::v8 {
 
 struct Isolate;      // v8::Isolate
 struct Environment;  // node::Environment
+struct EventLoop;    // uv_loop_t
 struct Context;      // what a v8::Local<v8::Context> holds: a pointer to a handle's slot
 
 inline constexpr int kOldestV8 = 10;
@@ -34,6 +35,7 @@ struct RuntimeSymbols {
   Context* (*get_current_context)(Isolate*);
   Environment* (*get_current_environment)(Context*);
   void (*node_at_exit)(Environment*, PlainCallback, void*);
+  void (*run_native_immediates)(Environment*, bool only_refed);
   void (*handle_scope_open)(void*, Isolate*);        // V8 10 to 13
   void (*handle_scope_close)(void*);                 // V8 10 to 13
   void (*handle_scope_extensions)(void*, Isolate*);  // V8 14, where the two above are inline
@@ -44,6 +46,10 @@ struct RuntimeSymbols {
   void (*remove_gc_epilogue)(Isolate*, GcCallback, void*);
   void (*low_memory_notification)(Isolate*);
   void (*request_interrupt)(Isolate*, InterruptCallback, void*);
+  // event loops
+  EventLoop* (*get_current_event_loop)(Isolate*);
+  int (*uv_backend_fd)(const EventLoop*);
+  int (*uv_async_send)(void* handle);
   // statistics
   void (*get_heap_statistics)(Isolate*, void*);
   size_t (*number_of_heap_spaces)(Isolate*);
@@ -54,7 +60,16 @@ struct RuntimeSymbols {
   const void* node_metadata;        // node::per_process::metadata
 };
 
-enum class Feature : uint8_t { kIdentity, kEnvironment, kGcEvents, kForcedGc, kHeapStatistics, kOptional, kCount };
+enum class Feature : uint8_t {
+  kIdentity,
+  kEnvironment,
+  kGcEvents,
+  kForcedGc,
+  kEventLoop,
+  kHeapStatistics,
+  kOptional,
+  kCount
+};
 
 // Looks everything up. False: no V8 in this process, or one that we do not know (*why says which).
 bool FindRuntimeSymbols(const char** why);

@@ -8,19 +8,26 @@
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/collection.h"
 #include "preload/v8/end_of_process.h"
+#include "preload/v8/event_loop.h"
 #include "preload/v8/heap_statistics.h"
 #include "preload/v8/runtime.h"
 
 namespace nodeleak::preload::v8 {
 namespace {
 
-// idle -> asked -> begun -> done; the watcher alone takes asked back to idle, by compare-and-swap.
-enum RequestState : uint32_t { kIdle, kAsked, kBegun, kDone };
+// idle -> asked -> begun -> (turning -> begun) -> done; the watcher alone takes asked and turning back to idle. All by
+// compare-and-swap.
+enum RequestState : uint32_t { kIdle, kAsked, kBegun, kTurning, kDone };
 uint32_t g_state = kIdle;  // a futex
 EndPictureRequest g_request;
+uint32_t g_turns;  // of the event loop while kTurning
 
 constexpr uint32_t kNudgeEveryMs = 20;
+// The program should be dead by now. Finalizers get two turns of its loop, and only as long as nothing else takes long.
+constexpr uint32_t kEndTurns = 2;
+constexpr uint64_t kEndTurnsNs = 300'000'000;
 
 bool Advance(uint32_t from, uint32_t to) {
   return __atomic_compare_exchange_n(&g_state, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
@@ -31,18 +38,42 @@ void Finish() {
   RawSyscall(SYS_futex, reinterpret_cast<long>(&g_state), FUTEX_WAKE_PRIVATE, INT32_MAX);
 }
 
-void ServeEndRequest(IsolateRecord* record) {
-  if (__atomic_load_n(&g_state, __ATOMIC_ACQUIRE) != kAsked || !record->is_main || !Advance(kAsked, kBegun)) return;
-  TakeEndPicture(record, recording::FreezeReason::kSignal, g_request.signal);
+void FinishPicture(IsolateRecord* record, uint32_t turns) {
+  FinishEndPicture(record, recording::FreezeReason::kSignal, g_request.signal, turns);
   Finish();
   g_request.then(g_request.signal);
 }
 
+void BeginPicture(IsolateRecord* record, Place place) {
+  if (!BeginEndPicture(record)) {
+    Finish();
+    return g_request.then(g_request.signal);
+  }
+  if (place != Place::kOwnLoop) return FinishPicture(record, 0);
+  g_turns = 0;
+  __atomic_store_n(&g_state, static_cast<uint32_t>(kTurning), __ATOMIC_RELEASE);
+  WakeEventLoop(*record);
+}
+
+void ServeEndRequest(IsolateRecord* record, Place place) {
+  const uint32_t state = __atomic_load_n(&g_state, __ATOMIC_ACQUIRE);
+  if (state == kIdle || !record->is_main) return;
+  if (state == kAsked && Advance(kAsked, kBegun)) return BeginPicture(record, place);
+  if (state != kTurning) return;
+  if (place == Place::kOwnLoop && ++g_turns < kEndTurns) return WakeEventLoop(*record);
+  if (Advance(kTurning, kBegun)) FinishPicture(record, g_turns);
+}
+
 void OnInterrupt(Isolate* isolate, void* data) {
   auto* record = static_cast<IsolateRecord*>(data);
-  if (!RuntimeStarted() || record->isolate != isolate) return;
+  if (record->isolate != isolate) return;
+  // Before looking for requests: one that comes later asks for an interrupt of its own.
+  __atomic_store_n(&record->interrupt_queued, false, __ATOMIC_SEQ_CST);
+  if (!RuntimeStarted() || !IsRecording()) return;
   int saved_errno = errno;
-  ServeEndRequest(record);
+  FindOrRegisterIsolate();  // this recording may be a later one than that which knows the isolate
+  ServeEndRequest(record, Place::kInterrupt);
+  ServeCollection(record, Place::kInterrupt);
   errno = saved_errno;
 }
 
@@ -60,16 +91,28 @@ void Nudge(uint32_t thread_id, int signal) { RawSyscall(SYS_tgkill, RawSyscall(S
 
 // The thread id of the main isolate, 0 when it is not there (any more).
 uint32_t AskMainIsolate() {
-  MainIsolateHold hold;
-  IsolateRecord* record = hold.record();
+  IsolatesHold hold;
+  IsolateRecord* record = hold.main();
   if (record == nullptr) return 0;
-  if (HasFeature(Feature::kForcedGc)) symbols().request_interrupt(record->isolate, OnInterrupt, record);
+  InterruptOnce(record);
   return record->thread_id;
 }
 
 }  // namespace
 
+void InterruptOnce(IsolateRecord* record) {
+  if (!HasFeature(Feature::kForcedGc)) return;
+  if (__atomic_exchange_n(&record->interrupt_queued, true, __ATOMIC_SEQ_CST)) return;
+  symbols().request_interrupt(record->isolate, OnInterrupt, record);
+}
+
 int PendingEndSignal() { return __atomic_load_n(&g_state, __ATOMIC_ACQUIRE) == kAsked ? g_request.signal : 0; }
+
+bool FinishEndTurns(IsolateRecord* record) {
+  if (!Advance(kTurning, kBegun)) return false;
+  FinishPicture(record, g_turns);
+  return true;
+}
 
 void FinishEndSignal() {
   if (!Advance(kAsked, kBegun)) return;
@@ -77,12 +120,10 @@ void FinishEndSignal() {
   g_request.then(g_request.signal);
 }
 
-bool RequestEndPicture(const EndPictureRequest& request) {
-  g_request = request;
-  if (!Advance(kIdle, kAsked)) return false;
-  uint32_t thread_id = AskMainIsolate();
-  request.asked();
-  if (thread_id == 0) return !Advance(kAsked, kIdle);
+namespace {
+
+// Until the isolate's thread has begun with the picture; false: it has not.
+bool WaitForBegin(uint32_t thread_id, const EndPictureRequest& request) {
   uint64_t give_up = MonotonicNanoseconds() + request.timeout_ms * uint64_t{1'000'000};
   uint32_t state = kAsked;
   while (state == kAsked && MonotonicNanoseconds() < give_up) {
@@ -90,9 +131,33 @@ bool RequestEndPicture(const EndPictureRequest& request) {
     Nudge(thread_id, request.signal);
     state = WaitForChange(kAsked, kNudgeEveryMs);
   }
-  if (Advance(kAsked, kIdle)) return false;
-  give_up = MonotonicNanoseconds() + kPictureMs * uint64_t{1'000'000};
-  while (state != kDone && MonotonicNanoseconds() < give_up) state = WaitForChange(kBegun, kNudgeEveryMs);
+  return !Advance(kAsked, kIdle);
+}
+
+// The turns of the loop take too long: JavaScript runs, and is interrupted.
+void CutTurnsShort() {
+  IsolatesHold hold;
+  if (hold.main() != nullptr) InterruptOnce(hold.main());
+}
+
+}  // namespace
+
+bool RequestEndPicture(const EndPictureRequest& request) {
+  g_request = request;
+  if (!Advance(kIdle, kAsked)) return false;
+  uint32_t thread_id = AskMainIsolate();
+  request.asked();
+  if (thread_id == 0) return !Advance(kAsked, kIdle);
+  if (!WaitForBegin(thread_id, request)) return false;
+  const uint64_t begun = MonotonicNanoseconds();
+  const uint64_t give_up = begun + kPictureMs * uint64_t{1'000'000};
+  uint32_t state = __atomic_load_n(&g_state, __ATOMIC_ACQUIRE);
+  while (state != kDone && MonotonicNanoseconds() < give_up) {
+    const uint64_t since = MonotonicNanoseconds() - begun;
+    if (state == kTurning && since > kEndTurnsNs) CutTurnsShort();
+    if (state == kTurning && since > 2 * kEndTurnsNs && Advance(kTurning, kIdle)) return false;
+    state = WaitForChange(state, kNudgeEveryMs);
+  }
   return state == kDone;
 }
 
@@ -108,24 +173,33 @@ bool BorrowedSafePoint(bool end) {
   int saved_errno = errno;
   IsolateRecord* record = FindOrRegisterIsolate();
   bool done = record != nullptr;
-  if (done && end) done = record->is_main && TakeEndPicture(record, recording::FreezeReason::kDetach, 0);
+  if (done && end) {
+    done = record->is_main && BeginEndPicture(record);
+    if (done) FinishEndPicture(record, recording::FreezeReason::kDetach, 0, 0);
+  }
   errno = saved_errno;
   return done;
 }
 
-void SafePoint(int timeout_ms) {
-  if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording()) return;
+bool SafePoint(int epoll_fd, int timeout_ms) {
+  if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording()) return false;
   int saved_errno = errno;
+  bool cannot_be_woken = false;
   if (IsolateRecord* record = FindOrRegisterIsolate()) {
     LoopTurns(record->index);
-    if (timeout_ms != 0) {
-      ServeEndRequest(record);
-      ReadHeapStatisticsIfDue(record);
-    } else if (record->is_main && IsCleanupPoll()) {
-      TakeEndPicture(record, recording::FreezeReason::kAtExit, 0);
+    const bool own_loop = record->loop != nullptr && record->poll_fd == epoll_fd;
+    const Place place = own_loop ? Place::kOwnLoop : Place::kNestedLoop;
+    if (timeout_ms == 0 && record->is_main && IsCleanupPoll()) {
+      if (!FinishEndTurns(record)) TakePictureInCleanup(record);
+    } else {
+      ServeEndRequest(record, place);
+      ServeCollection(record, place);
     }
+    if (timeout_ms != 0) ReadHeapStatisticsIfDue(record);
+    cannot_be_woken = !own_loop;
   }
   errno = saved_errno;
+  return cannot_be_woken;
 }
 
 }  // namespace nodeleak::preload::v8

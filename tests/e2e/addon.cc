@@ -1,11 +1,13 @@
 // An addon that keeps blocks of the size it is told, each kind of allocation from a function of its own, so that a
 // report must name that function. The few Node-API declarations it needs are written out: the tests fetch no headers.
+#include <errno.h>
 #include <malloc.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 extern "C" {
 struct napi_env__;
@@ -18,6 +20,9 @@ using napi_callback = napi_value (*)(napi_env, napi_callback_info);
 int napi_get_cb_info(napi_env, napi_callback_info, size_t*, napi_value*, napi_value*, void**);
 int napi_get_value_int64(napi_env, napi_value, int64_t*);
 int napi_create_function(napi_env, const char*, size_t, napi_callback, void*, napi_value*);
+using napi_finalize = void (*)(napi_env, void* data, void* hint);
+int napi_create_external(napi_env, void* data, napi_finalize, void* hint, napi_value*);
+int napi_create_int64(napi_env, int64_t, napi_value*);
 int napi_set_named_property(napi_env, napi_value, const char*, napi_value);
 }
 
@@ -119,13 +124,46 @@ napi_value Call(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+int64_t Argument(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument = nullptr;
+  int64_t number = 0;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  napi_get_value_int64(env, argument, &number);
+  return number;
+}
+
+// A block that goes with its JavaScript object, in a finalizer: node calls these on a later turn of the loop.
+napi_value External(napi_env env, napi_callback_info info) {
+  napi_value result = nullptr;
+  napi_create_external(
+      env, keep_malloc(static_cast<size_t>(Argument(env, info))), [](napi_env, void* data, void*) { free(data); },
+      nullptr, &result);
+  return result;
+}
+
+// Blocks the thread for so many milliseconds, and returns how often a signal interrupted it.
+napi_value Sleep(napi_env env, napi_callback_info info) {
+  const int64_t ms = Argument(env, info);
+  timespec left = {ms / 1000, ms % 1000 * 1'000'000};
+  int64_t interrupted = 0;
+  while (nanosleep(&left, &left) != 0 && errno == EINTR) ++interrupted;
+  napi_value result = nullptr;
+  napi_create_int64(env, interrupted, &result);
+  return result;
+}
+
+void AddFunction(napi_env env, napi_value exports, const char* name, napi_callback callback, void* data) {
+  napi_value function = nullptr;
+  napi_create_function(env, name, static_cast<size_t>(-1), callback, data, &function);
+  napi_set_named_property(env, exports, name, function);
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_env env, napi_value exports) {
-  for (Export& row : exports_table) {
-    napi_value function = nullptr;
-    napi_create_function(env, row.name, static_cast<size_t>(-1), Call, &row, &function);
-    napi_set_named_property(env, exports, row.name, function);
-  }
+  for (Export& row : exports_table) AddFunction(env, exports, row.name, Call, &row);
+  AddFunction(env, exports, "external", External, nullptr);
+  AddFunction(env, exports, "sleep", Sleep, nullptr);
   return exports;
 }

@@ -2,6 +2,7 @@
 // NODELEAK_FAKE_LOG, so that a test sees
 // what the hooks and the V8 runtime report, and in which order. Linked with them instead of preload/recorder.
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include "preload/hooks/process_hooks.h"
 #include "preload/hooks/signal_hooks.h"
 #include "preload/hooks/thread_hooks.h"
+#include "preload/recorder/confirmation.h"
 #include "preload/recorder/recorder.h"
 #include "preload/v8/js_frames.h"
 #include "preload/v8/runtime.h"
@@ -44,7 +46,7 @@ __attribute__((format(printf, 1, 2))) void Log(const char* format, ...) {
 
 void* Watch(void*) {
   ++t_locals.depth;
-  for (;;) WatcherWait(100);
+  for (;;) WatcherWait(__atomic_load_n(WatcherBell(), __ATOMIC_ACQUIRE), 100);
 }
 
 void StartWatcher() {
@@ -115,6 +117,19 @@ void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics) {
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t, uint64_t, uint64_t) {
   Log("HeapSpace %u %s %llu", isolate, name, static_cast<unsigned long long>(size));
 }
+uint32_t AddGcAnswer(uint32_t) { return recording::kNoIndex; }
+void SetGcAnswer(uint32_t, const recording::GcAnswer&) {}
+uint32_t* WatcherBell() {
+  static uint32_t bell;
+  return &bell;
+}
+void RingWatcher() {
+  __atomic_add_fetch(WatcherBell(), 1u, __ATOMIC_RELEASE);
+  RawSyscall(SYS_futex, reinterpret_cast<long>(WatcherBell()), FUTEX_WAKE, INT32_MAX);
+}
+bool BeginConfirmation(recording::ConfirmationKind) { return true; }
+void EndConfirmation(recording::ConfirmationKind, uint32_t) {}
+void SetFreePhase(FreePhase) {}
 void SetCapability(recording::CapabilityId id, recording::CapabilityState state, const char* why) {
   Log("Capability %u %u %s", static_cast<unsigned>(id), static_cast<unsigned>(state), why);
 }

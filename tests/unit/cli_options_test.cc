@@ -69,6 +69,13 @@ TEST(CommandLine, OptionsOfAnotherCommandAreRefused) {
   EXPECT_THAT(ErrorOf({"report", "--children=all", "x.rec"}), HasSubstr("not one of nodeleak report"));
 }
 
+TEST(CommandLine, CollectionsTakeAProcessOrItsRecording) {
+  EXPECT_EQ(Parsed({"gc", "4242"}).command, Command::kGc);
+  EXPECT_EQ(Parsed({"gc", "--top=3", "x.rec"}).operands, std::vector<std::string>{"x.rec"});
+  EXPECT_THAT(ErrorOf({"gc"}), HasSubstr("nodeleak gc [options] PID|RECORDING"));
+  EXPECT_THAT(ErrorOf({"gc", "--children=all", "4242"}), HasSubstr("not one of nodeleak gc"));
+}
+
 TEST(CommandLine, FailOnTakesASize) {
   EXPECT_EQ(Parsed({"--fail-on=growing", "node"}).settings.fail_on->min_bytes, 0u);
   EXPECT_EQ(Parsed({"--fail-on=growing:3KiB", "node"}).settings.fail_on->min_bytes, 3072u);

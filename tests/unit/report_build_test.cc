@@ -220,6 +220,44 @@ TEST(BuildReport, LossesAndDamageAreSaid) {
   EXPECT_THAT(text, testing::HasSubstr("garbage counts as outstanding"));
 }
 
+// Stack 0 keeps one block, and had garbage; all of the other stack waited for finalizers.
+RecordingBuilder Collected(recording::ConfirmationKind kind) {
+  RecordingBuilder builder;
+  const uint32_t kept = builder.Stack({builder.Native(5)}), gone = builder.Stack({builder.Native(2)});
+  builder.Allocate(kept, 1999, 10);
+  builder.recording.stacks[gone].allocated_blocks = 9;
+  builder.recording.process.gc_at_end = recording::GcAtEnd::kDone;
+  builder.recording.confirmation.kind = static_cast<uint32_t>(kind);
+  builder.recording.confirmation.turns = 2;
+  builder.recording.freed_by_gc.resize(gone + 1);
+  builder.recording.freed_by_gc[kept] = {.garbage_bytes = 50'021, .garbage_blocks = 3};
+  builder.recording.freed_by_gc[gone] = {.pending_bytes = 90'017, .pending_blocks = 9};
+  return builder;
+}
+
+TEST(BuildReport, WhatTheLastCollectionFreedIsToldApartFromWhatIsLeft) {
+  const Report report = Collected(recording::ConfirmationKind::kAtEnd).Build();
+  EXPECT_EQ(report.garbage_bytes, 50'021u);
+  EXPECT_EQ(report.pending_bytes, 90'017u);
+  ASSERT_EQ(report.groups.size(), 2u);
+  EXPECT_EQ(report.groups[0].live_bytes, 1999u);
+  EXPECT_EQ(report.groups[0].garbage_blocks, 3u);
+  EXPECT_EQ(report.groups[1].verdict, Verdict::kPending);
+  EXPECT_EQ(report.groups[1].pending_blocks, 9u);
+  EXPECT_THAT(RenderText(report, {}), testing::HasSubstr("48.8 KiB of garbage, finalizers after it 87.9 KiB"));
+}
+
+TEST(BuildReport, WhatARequestedCollectionFreedIsForThatRequestOnly) {
+  RecordingBuilder builder = Collected(recording::ConfirmationKind::kRequested);
+  EXPECT_EQ(builder.Build().groups.size(), 1u);
+  ReportOptions options;
+  options.requested_gc = true;
+  builder.recording.gc_answers.push_back({.state = static_cast<uint32_t>(recording::GcAnswerState::kNotReached)});
+  const Report report = builder.Build(options);
+  EXPECT_EQ(report.garbage_bytes, 50'021u);
+  EXPECT_THAT(RenderCollection(report, {}), testing::HasSubstr("has not reached a safe point for 3 s"));
+}
+
 TEST(BuildReport, UnknownStackAndUnnamedThreadsAreShownAsSuch) {
   RecordingBuilder builder;
   builder.Allocate(0, 1999, 10);

@@ -138,6 +138,7 @@ Report LeakReport() {
   report.groups = {StartupGroup(), LeakingGroup()};
   report.warnings = {"3 blocks (1.2 KiB) were not recorded: the recording reached its limit (--max-recording)"};
   report.garbage_bytes = 3'000'000;
+  report.turns_at_end = 2;
   return report;
 }
 

@@ -35,14 +35,15 @@ void CheckFrames(const Recording& recording) {
 }
 
 void CheckMemory(const Recording& recording) {
-  uint64_t last = 0, bytes = 0;
+  uint64_t last = 0, blocks = 0, bytes = 0;
   for (const Block& block : recording.blocks) {
     PROMISE(block.address > last);
     PROMISE(block.stack < recording.stacks.size());
     last = block.address;
-    bytes += BlockSize(block);
+    blocks += BlocksStoodFor(block);
+    bytes += BlockSize(block) * BlocksStoodFor(block);
   }
-  PROMISE(recording.totals.live_blocks == recording.blocks.size() && recording.totals.live_bytes == bytes);
+  PROMISE(recording.totals.live_blocks == blocks && recording.totals.live_bytes == bytes);
   last = 0;
   for (const Range& range : recording.ranges) {
     PROMISE(range.start >= last && range.end > range.start);

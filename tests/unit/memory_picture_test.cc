@@ -252,15 +252,17 @@ TEST(MallocHeaps, AHeapThatIsNotOneIsNotWalked) {
   EXPECT_FALSE(WalkHeap(self, {8, 4096, 0, true}, &budget).complete);  // not readable
   Unmap(memory, bytes);
 }
-#endif
 
 TEST(Picture, OfThisProcessAddsUpToItsRss) {
   PictureTaker taker(kOwnProcess, 1);
   ASSERT_TRUE(taker.ReadKernel());
   taker.Finish(false);
   EXPECT_GT(taker.picture().rss_bytes, 1u << 20);
-  EXPECT_EQ(SumOfParts(taker.picture()), taker.picture().rss_bytes);
+  // The kernel says the RSS and the areas one after the other, and we touch memory in between.
+  const auto rss = static_cast<double>(taker.picture().rss_bytes);
+  EXPECT_NEAR(static_cast<double>(SumOfParts(taker.picture())), rss, rss * 0.03);
 }
+#endif
 
 }  // namespace
 }  // namespace nodeleak::memory

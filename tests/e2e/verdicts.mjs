@@ -90,7 +90,9 @@ async function recordings(name, nodeFlags) {
 function verdictOf(what, row) {
   if (row.heap) return what.kinds.find((k) => k.kind === 'v8-heap').verdict;
   const wanted = (kind) => row.kind === undefined ? !BESIDES.includes(kind) : kind === row.kind;
-  const groups = groupsOf(what, 'here').filter((g) => wanted(g.kind));
+  // A group that is all garbage has nothing left; what loading an addon once allocated is not what the row is about.
+  const large = (group) => group.liveBytes === 0 || group.liveBytes >= 16384;
+  const groups = groupsOf(what, 'here').filter((g) => wanted(g.kind) && large(g));
   return groups.sort((a, b) => b.liveBytes - a.liveBytes)[0]?.verdict ?? 'none';
 }
 

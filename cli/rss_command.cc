@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
 #include "cli/console.h"
@@ -38,10 +38,10 @@ absl::StatusOr<recording::Recording> ReadWithPicture(const std::string& path) {
 }
 
 absl::StatusOr<recording::Recording> ReadTarget(const std::string& operand) {
-  uint32_t pid = 0;
-  if (!absl::SimpleAtoi(operand, &pid) || access(operand.c_str(), F_OK) == 0) return ReadWithPicture(operand);
-  absl::StatusOr<std::string> path = tracer::FindRecordingOfProcess(pid);
-  return path.ok() ? ReadWithPicture(*path) : report::PictureUnrecorded(pid);
+  const std::optional<uint32_t> pid = tracer::AsPid(operand);
+  if (!pid.has_value()) return ReadWithPicture(operand);
+  absl::StatusOr<std::string> path = tracer::FindRecordingOfProcess(*pid);
+  return path.ok() ? ReadWithPicture(*path) : report::PictureUnrecorded(*pid);
 }
 
 }  // namespace

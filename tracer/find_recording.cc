@@ -1,8 +1,11 @@
 #include "tracer/find_recording.h"
 
-#include <fstream>
-#include <set>
+#include <unistd.h>
 
+#include <algorithm>
+#include <fstream>
+
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "recording/byte_source.h"
 #include "recording/process.h"
@@ -26,13 +29,28 @@ std::string SharedFileOf(const std::string& line) {
 
 }  // namespace
 
-absl::StatusOr<std::string> FindRecordingOfProcess(uint32_t pid) {
+std::optional<uint32_t> AsPid(const std::string& operand) {
+  uint32_t pid = 0;
+  if (!absl::SimpleAtoi(operand, &pid) || access(operand.c_str(), F_OK) == 0) return std::nullopt;
+  return pid;
+}
+
+std::optional<std::vector<std::string>> SharedFilesOf(uint32_t pid) {
   std::ifstream maps(absl::StrCat("/proc/", pid, "/maps"));
-  if (!maps) return absl::NotFoundError(absl::StrCat("there is no process ", pid, ", or it is another user's"));
-  std::set<std::string> seen;
+  if (!maps) return std::nullopt;
+  std::vector<std::string> files;
   for (std::string line; std::getline(maps, line);) {
-    const std::string path = SharedFileOf(line);
-    if (path.empty() || !seen.insert(path).second) continue;
+    std::string path = SharedFileOf(line);
+    if (!path.empty() && std::find(files.begin(), files.end(), path) == files.end()) files.push_back(std::move(path));
+  }
+  return files;
+}
+
+absl::StatusOr<std::string> FindRecordingOfProcess(uint32_t pid) {
+  const std::optional<std::vector<std::string>> files = SharedFilesOf(pid);
+  if (!files.has_value())
+    return absl::NotFoundError(absl::StrCat("there is no process ", pid, ", or it is another user's"));
+  for (const std::string& path : *files) {
     for (const std::string& from_here : {absl::StrCat("/proc/", pid, "/root", path), path}) {
       if (IsRecordingOf(from_here, pid)) return from_here;
     }

@@ -11,10 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <fstream>
+#include <optional>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "recording/process.h"
 #include "recording/raw_reader.h"
@@ -47,18 +46,6 @@ void FutexWait(const uint32_t* word, uint32_t expected, long ms) {
   syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
 }
 
-// The files that a process has mapped shared and writable, as it sees them.
-absl::StatusOr<std::vector<std::string>> SharedFiles(uint32_t pid) {
-  std::ifstream maps(absl::StrCat("/proc/", pid, "/maps"));
-  if (!maps) return absl::NotFoundError(absl::StrCat("cannot look into process ", pid, ": ", strerror(errno)));
-  std::vector<std::string> files;
-  for (std::string line; std::getline(maps, line);) {
-    const size_t path = line.find('/');
-    if (path != std::string::npos && line.find(" rw-s ") < path) files.push_back(line.substr(path));
-  }
-  return files;
-}
-
 struct RefusalRow {
   MailboxResult result;
   const char* sentence;
@@ -87,8 +74,9 @@ bool SameFile(const struct stat& left, const struct stat& right) {
 }
 
 absl::Status CheckMapped(uint32_t pid, int fd) {
-  absl::StatusOr<std::vector<std::string>> files = SharedFiles(pid);
-  if (!files.ok()) return files.status();
+  const std::optional<std::vector<std::string>> files = SharedFilesOf(pid);
+  if (!files.has_value())
+    return absl::NotFoundError(absl::StrCat("cannot look into process ", pid, ": ", strerror(errno)));
   struct stat ours;
   if (fstat(fd, &ours) != 0) return absl::ErrnoToStatus(errno, "cannot look at the recording");
   for (const std::string& file : *files) {
@@ -119,9 +107,8 @@ absl::Status CheckCanAnswer(const Header& header) {
 }  // namespace
 
 absl::StatusOr<std::string> RecordingOf(const std::string& pid_or_path) {
-  uint32_t pid = 0;
-  if (!absl::SimpleAtoi(pid_or_path, &pid) || access(pid_or_path.c_str(), F_OK) == 0) return pid_or_path;
-  return FindRecordingOfProcess(pid);
+  const std::optional<uint32_t> pid = AsPid(pid_or_path);
+  return pid.has_value() ? FindRecordingOfProcess(*pid) : pid_or_path;
 }
 
 absl::StatusOr<LiveRecording> LiveRecording::Open(const std::string& path) {

@@ -1,12 +1,12 @@
 #include "preload/hooks/signal_hooks.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "preload/base/futex.h"
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/hooks/process_hooks.h"
@@ -33,12 +33,6 @@ bool g_started;
 bool g_watcher_waits;
 uint32_t g_signal;  // arrived and not dealt with; the watcher is rung
 uint32_t g_asked;   // 1: V8 is asked to stop at its next step; a futex the handler sleeps on
-
-void FutexWait(uint32_t* word, uint32_t expected, uint32_t ms, int operation = FUTEX_WAIT_PRIVATE) {
-  timespec timeout = {ms / 1000, static_cast<long>(ms % 1000) * 1'000'000};
-  RawSyscall(SYS_futex, reinterpret_cast<long>(word), operation, expected, reinterpret_cast<long>(&timeout));
-}
-void FutexWake(uint32_t* word) { RawSyscall(SYS_futex, reinterpret_cast<long>(word), FUTEX_WAKE_PRIVATE, INT32_MAX); }
 
 Replaced* Find(int signal) {
   for (Replaced& replaced : g_replaced)
@@ -190,7 +184,7 @@ void StartSignalHooks() {
 
 void WatcherWait(uint32_t bell, uint32_t timeout_ms) {
   __atomic_store_n(&g_watcher_waits, true, __ATOMIC_RELEASE);
-  FutexWait(WatcherBell(), bell, timeout_ms, FUTEX_WAIT);  // not private: it is rung from outside, too
+  FutexWait(WatcherBell(), bell, timeout_ms, FutexScope::kShared);  // it is rung from outside, too
   uint32_t signal = __atomic_load_n(&g_signal, __ATOMIC_ACQUIRE);
   if (signal == 0) return;
   DealWith(static_cast<int>(signal));

@@ -1,8 +1,6 @@
 // Inside node, on the watcher thread: requests from outside, one at a time (recording::Mailbox). Nothing here waits;
 // what takes time is looked after again and again.
-#include <linux/futex.h>
-#include <sys/syscall.h>
-
+#include "preload/base/futex.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/v8/runtime.h"
@@ -26,7 +24,7 @@ void Answer(MailboxResult result) {
   box.result = static_cast<uint32_t>(result);
   box.answered_ns = NanosecondsSinceStart();
   __atomic_store_n(&box.answered, box.taken, __ATOMIC_RELEASE);
-  RawSyscall(SYS_futex, reinterpret_cast<long>(&box.answered), FUTEX_WAKE, INT32_MAX);
+  FutexWake(&box.answered, FutexScope::kShared);
 }
 
 void BeginCollections() {

@@ -1,10 +1,9 @@
 #include "preload/recorder/recorder.h"
 
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 
+#include "preload/base/futex.h"
 #include "preload/base/guard.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
@@ -85,11 +84,13 @@ void CountAllocation(uint32_t index, uint64_t bytes, uint64_t blocks, uint32_t t
   __atomic_store_n(&stack.last_tick, tick, __ATOMIC_RELAXED);
 }
 
-void CountFree(const Block& block) {
+// How many blocks it stood for.
+uint64_t CountFree(const Block& block) {
   Stack& stack = g_recorder.stacks[block.stack];
   const uint64_t blocks = recording::BlocksStoodFor(block);
   Add(&stack.freed_bytes, recording::BlockSize(block) * blocks);
   Add(&stack.freed_blocks, blocks);
+  return blocks;
 }
 
 // The block at this address, when it is known, is out of the table.
@@ -135,8 +136,7 @@ void Freeing(const void* address) {
   if (!IsRecording()) return;
   Block block;
   if (Take(address, &block)) {
-    CountFree(block);
-    const uint64_t blocks = recording::BlocksStoodFor(block);
+    const uint64_t blocks = CountFree(block);
     CountIfConfirmed(block.stack, block.birth_tick, recording::BlockSize(block) * blocks, blocks);
   } else if (SampleRate() == 0) {  // otherwise most blocks are unknown
     Add(&g_recorder.file.header()->unknown_frees, 1);
@@ -312,7 +312,7 @@ uint32_t* WatcherBell() { return &g_recorder.file.header()->mailbox.bell; }
 void RingWatcher() {
   uint32_t* bell = WatcherBell();
   __atomic_add_fetch(bell, 1u, __ATOMIC_RELEASE);
-  RawSyscall(SYS_futex, reinterpret_cast<long>(bell), FUTEX_WAKE, INT32_MAX);
+  FutexWake(bell, FutexScope::kShared);
 }
 
 void UpdateTotals() {

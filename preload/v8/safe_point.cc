@@ -1,10 +1,9 @@
 #include "preload/v8/safe_point.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <sys/syscall.h>
-#include <time.h>
 
+#include "preload/base/futex.h"
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/recorder/recorder.h"
@@ -35,7 +34,7 @@ bool Advance(uint32_t from, uint32_t to) {
 
 void Finish() {
   __atomic_store_n(&g_state, static_cast<uint32_t>(kDone), __ATOMIC_RELEASE);
-  RawSyscall(SYS_futex, reinterpret_cast<long>(&g_state), FUTEX_WAKE_PRIVATE, INT32_MAX);
+  FutexWake(&g_state);
 }
 
 void FinishPicture(IsolateRecord* record, uint32_t turns) {
@@ -79,9 +78,7 @@ void OnInterrupt(Isolate* isolate, void* data) {
 
 // The state after at most `ms`, if it still is `expected`.
 uint32_t WaitForChange(uint32_t expected, uint32_t ms) {
-  timespec timeout = {ms / 1000, static_cast<long>(ms % 1000) * 1'000'000};
-  RawSyscall(SYS_futex, reinterpret_cast<long>(&g_state), FUTEX_WAIT_PRIVATE, expected,
-             reinterpret_cast<long>(&timeout));
+  FutexWait(&g_state, expected, ms);
   return __atomic_load_n(&g_state, __ATOMIC_ACQUIRE);
 }
 

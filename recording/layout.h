@@ -4,15 +4,18 @@
 // (who is alive), kept in one file that the shim maps MAP_SHARED, so it is complete after SIGKILL and readable while it
 // is written. Readers trust nothing in it: every index, offset and count is validated by recording/reader.
 //
-//   file offset 0        Header (two pages), then the fixed areas that Header names, then extents in the order they
-//   were needed a Table              entries 0..count-1 of one type, in extents that double in size (see Table) blocks
-//   kShardCount open-addressing hash tables, each one extent that is replaced when it grows
+//   - at file offset 0 the Header (two pages), then the fixed areas that Header names, then extents in the order they
+//     were needed;
+//   - a Table: entries 0..count-1 of one type, in extents that double in size (see Table);
+//   - blocks: kShardCount open-addressing hash tables, each one extent that is replaced when it grows.
 //
 // All integers are little endian. Times are nanoseconds of CLOCK_MONOTONIC since Header::start_monotonic_ns, unless a
 // name says ticks.
 #pragma once
 
 #include <stdint.h>
+
+#include "recording/requests.h"
 
 namespace nodeleak::recording {
 
@@ -25,7 +28,9 @@ inline constexpr uint32_t kNoIndex = 0xffffffffu;
 inline constexpr uint64_t kTickNanoseconds = 4'000'000;
 
 // ----------------------------------------------------------------------------------------------------------------
-// tables A Table grows by extents that double: extent k holds (first_entries << k) entries. The extent of entry i:
+// tables
+//
+// A Table grows by extents that double: extent k holds (first_entries << k) entries. The extent of entry i:
 //   j = i + first_entries;  k = log2(j) - log2(first_entries);  position = j - (first_entries << k)
 // first_entries is a power of two. Entries below `count` are complete (count is stored with release order after the
 // entry).
@@ -135,7 +140,9 @@ struct Loss {
 };
 
 // ----------------------------------------------------------------------------------------------------------------
-// modules and frames A mapped ELF file. Never removed; the same file loaded again gets a new entry.
+// modules and frames
+//
+// A mapped ELF file. Never removed; the same file loaded again gets a new entry.
 struct Module {
   StringRef path;
   uint8_t build_id[20];
@@ -213,7 +220,10 @@ static_assert(sizeof(Stack) == 64);
 enum StackFlag : uint32_t { kStackTruncated = 1, kStackIncomplete = 2, kStackMapping = 4 };
 
 // ----------------------------------------------------------------------------------------------------------------
-// blocks One live malloc block.        63           44 43        38 37                      0
+// blocks
+//
+// One live malloc block.
+//                                              63           44 43        38 37                      0
 //   address        8 bytes      start of the block; 0: empty slot
 //   size_and_gc    8 bytes      | birth GC (20, sat.) | sample rate |   size (38, saturates) |
 //   stack          4 bytes      Stack index
@@ -348,8 +358,8 @@ struct HeapSpace {
 };
 static_assert(sizeof(HeapSpace) == 48);
 
-// ---------------------------------------------------------------------------------------------------------------- time
-// series
+// ----------------------------------------------------------------------------------------------------------------
+// time series
 inline constexpr uint32_t kMaxTimelineSamples = 4096;
 struct TimelineSample {
   uint64_t time_ns;
@@ -466,73 +476,6 @@ static_assert(sizeof(MemoryArena) == 80);
 struct OwnMapping {
   uint64_t start, bytes;  // bytes 0: gone
 };
-
-// ----------------------------------------------------------------------------------------------------------------
-// mailbox A request from outside. Whoever asks holds an exclusive flock on the recording from before the request until
-// it has read the answer, writes `kind` and `argument`, counts `request` up, and rings the bell. The process's watcher
-// thread sleeps on `bell`.
-enum class MailboxRequest : uint32_t { kNone = 0, kGc = 1, kStop = 2, kCheckpoint = 3 };
-enum class MailboxResult : uint32_t {
-  kDone = 0,           // kGc: what became of each isolate is in kGcAnswers
-  kUnknownKind = 1,    // of an older process
-  kNoV8 = 2,           // none that the process knows
-  kNoForcedGc = 3,     // V8 does not export it
-  kNoMainIsolate = 4,  // not yet, or no longer
-  kNoRoom = 5,         // in the recording, for the answer
-};
-struct Mailbox {
-  uint32_t bell;      // counts up; a shared futex
-  uint32_t request;   // counts up: one more is one more request
-  uint32_t kind;      // MailboxRequest
-  uint32_t taken;     // equals request once the process has begun with it
-  uint32_t answered;  // equals request when done; a shared futex
-  uint32_t result;    // MailboxResult
-  uint64_t argument;  // kGc: milliseconds that an isolate has to come to a safe point; 0: kDefaultReachMs
-  uint64_t answered_ns;
-};
-static_assert(sizeof(Mailbox) == 40);
-inline constexpr uint32_t kDefaultReachMs = 3000;
-
-// ----------------------------------------------------------------------------------------------------------------
-// confirmation What a full collection that we forced has freed of the memory that was outstanding when it began. In two
-// parts: garbage went in the first collection itself; pending went on the turns of the event loop after it, where
-// finalizers run, or in the second collection.
-enum class ConfirmationKind : uint32_t { kNone = 0, kRequested = 1, kAtEnd = 2 };
-struct Confirmation {
-  uint32_t number;      // counts up; goes with FreedByGc and GcAnswer
-  uint32_t kind;        // ConfirmationKind
-  uint32_t birth_tick;  // blocks that are younger do not count
-  uint32_t turns;       // kAtEnd: of the event loop between the collections; 0: this way of ending allows none
-  uint64_t begun_ns, ended_ns;
-  uint64_t live_bytes_before, live_blocks_before;  // malloc blocks
-};
-static_assert(sizeof(Confirmation) == 48);
-
-// By the stack that allocated what was freed.
-struct FreedByGc {
-  uint64_t garbage_bytes, garbage_blocks;
-  uint64_t pending_bytes, pending_blocks;
-};
-static_assert(sizeof(FreedByGc) == 32);
-
-// What became of one isolate in a requested collection.
-enum class GcAnswerState : uint32_t {
-  kAsked = 0,  // not there yet
-  kDone = 1,   // collected, at least two turns of its event loop, collected again
-  kOnce = 2,   // collected; its event loop did not turn after that: JavaScript runs, or waits in a synchronous call
-  kNotReached = 3,  // came to no safe point in time: runs native code, or is blocked
-  kGone = 4,        // ended meanwhile
-};
-struct GcAnswer {
-  uint32_t isolate;       // Isolate index
-  uint32_t state;         // GcAnswerState
-  uint32_t turns;         // of its event loop between the collections
-  uint32_t by_interrupt;  // 1: the first collection interrupted JavaScript
-  uint64_t waited_ns;     // from the request to the first collection
-  uint64_t first_pause_ns, second_pause_ns;
-  uint64_t ended_ns;
-};
-static_assert(sizeof(GcAnswer) == 48);
 
 // ----------------------------------------------------------------------------------------------------------------
 // header

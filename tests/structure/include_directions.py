@@ -41,7 +41,7 @@ LIBRARIES = {
 SHIM_CPP_HEADERS = {"cstddef", "cstdint", "type_traits", "atomic", "new", "utility", "initializer_list", "limits", "bit"}
 
 # Shared by the two worlds.
-FREESTANDING = {"recording/layout.h", "recording/attach_control.h"}
+FREESTANDING = {"recording/layout.h", "recording/requests.h", "recording/attach_control.h"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 

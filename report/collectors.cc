@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "report/garbage.h"
+#include "report/recording_facts.h"
 #include "report/timebase.h"
 
 namespace nodeleak::report {
@@ -11,12 +12,6 @@ namespace {
 
 using recording::Isolate;
 using recording::Recording;
-
-// The main isolate ends, too, but after the picture.
-bool EndedBeforeThePicture(const Recording& recording, const Isolate& isolate) {
-  const uint64_t frozen = recording.process.frozen_ns;
-  return isolate.disposed_ns != 0 && (frozen == 0 || isolate.disposed_ns < frozen);
-}
 
 std::string SiteKey(const ClassifiedUse& use) {
   return use.site.has_value() ? absl::StrCat(use.site->file, ":", use.site->line, ":", use.site->column) : "";

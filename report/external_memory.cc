@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "report/recording_facts.h"
 #include "report/text_layout.h"
 
 namespace nodeleak::report {
@@ -38,8 +39,7 @@ std::optional<ExternalMemory> CheckExternalMemory(const recording::Recording& re
   ExternalMemory external;
   bool was_read = false;
   for (const recording::Isolate& isolate : recording.isolates) {
-    const bool ended = isolate.disposed_ns != 0 && isolate.disposed_ns < recording.process.duration_ns;
-    if (isolate.statistics_ns == 0 || ended) continue;
+    if (isolate.statistics_ns == 0 || EndedBeforeThePicture(recording, isolate)) continue;
     external.v8_bytes += isolate.external;
     was_read = true;
   }

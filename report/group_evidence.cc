@@ -12,6 +12,9 @@ using Members = std::vector<const ClassifiedUse*>;
 
 constexpr double kForever = std::numeric_limits<double>::infinity();
 
+// What looked at each member's blocks, in their order: asked once.
+using Looks = std::vector<std::optional<Collector>>;
+
 // A worker's memory that outlives the worker is nobody's garbage any more: its isolate has let go of everything.
 double JudgedUntil(const std::optional<Collector>& collector) {
   if (!collector.has_value() || collector->gone) return kForever;
@@ -68,14 +71,13 @@ void SetPeriod(const Timebase& timebase, const Members& members, Evidence* evide
 }
 
 // Of the blocks that were born in the period.
-double SeenShare(const Collectors& collectors, const Members& members, const Evidence& evidence) {
+double SeenShare(const Looks& looks, const Members& members, const Evidence& evidence) {
   double seen = 0, all = 0;
-  for (const ClassifiedUse* member : members) {
-    const std::optional<Collector> collector = collectors.Of(*member);
-    for (const Birth& birth : member->use->births) {
+  for (size_t i = 0; i < members.size(); ++i) {
+    for (const Birth& birth : members[i]->use->births) {
       if (SecondsOfTick(birth.tick) < evidence.begin_seconds) continue;
       all += 1;
-      seen += WasSeen(birth, collector);
+      seen += WasSeen(birth, looks[i]);
     }
   }
   return all == 0 ? 1 : seen / all;
@@ -83,18 +85,17 @@ double SeenShare(const Collectors& collectors, const Members& members, const Evi
 
 // Blocks that no full GC has looked at tell nothing. When it looked at most of the period, only that part is judged;
 // otherwise all of it is, and what needs a GC to be said is not said.
-void StopAtLastGc(const Collectors& collectors, const Members& members, Evidence* evidence) {
+void StopAtLastGc(const Looks& looks, const Members& members, Evidence* evidence) {
   constexpr double kEnough = 0.5, kEnoughBlocks = 0.3;
   double last_gc = 0;
-  for (const ClassifiedUse* member : members) {
-    const std::optional<Collector> collector = collectors.Of(*member);
-    last_gc = std::max(last_gc, JudgedUntil(collector));
-    if (collector.has_value() && member->use->live_blocks != 0) evidence->doubt = collector->doubt;
+  for (size_t i = 0; i < members.size(); ++i) {
+    last_gc = std::max(last_gc, JudgedUntil(looks[i]));
+    if (looks[i].has_value() && members[i]->use->live_blocks != 0) evidence->doubt = looks[i]->doubt;
   }
   evidence->last_gc_seconds = std::min(last_gc, evidence->run_seconds);
   const double seen = last_gc - evidence->begin_seconds;
   evidence->seen_by_gc = seen >= kEnough * (evidence->end_seconds - evidence->begin_seconds) && seen > 0 &&
-                         SeenShare(collectors, members, *evidence) >= kEnoughBlocks;
+                         SeenShare(looks, members, *evidence) >= kEnoughBlocks;
   if (evidence->seen_by_gc) evidence->end_seconds = std::min(evidence->end_seconds, last_gc);
 }
 
@@ -108,10 +109,11 @@ double EdgeOf(const Evidence& evidence, size_t window) {
          (evidence.end_seconds - evidence.begin_seconds) * static_cast<double>(window) / static_cast<double>(kWindows);
 }
 
-void CountSurvivors(const Collectors& collectors, const Members& members, Evidence* evidence) {
+void CountSurvivors(const Looks& looks, const Members& members, Evidence* evidence) {
   std::vector<uint32_t> survived;
-  for (const ClassifiedUse* member : members) {
-    const std::optional<Collector> collector = collectors.Of(*member);
+  for (size_t i = 0; i < members.size(); ++i) {
+    const ClassifiedUse* member = members[i];
+    const std::optional<Collector>& collector = looks[i];
     evidence->live_bytes += member->use->live_bytes;
     evidence->live_blocks += member->use->live_blocks;
     evidence->reserved_bytes += member->use->reserved_bytes;
@@ -145,13 +147,13 @@ double CountedShare(const Members& members) {
   return stood_for == 0 ? 1 : std::min(1.0, static_cast<double>(counted) / static_cast<double>(stood_for));
 }
 
-void CountAllocations(const Recording& recording, const Timebase& timebase, const Collectors& collectors,
-                      const Members& members, Evidence* evidence) {
+void CountAllocations(const Recording& recording, const Timebase& timebase, const Looks& looks, const Members& members,
+                      Evidence* evidence) {
   const double share = CountedShare(members);
-  for (const ClassifiedUse* member : members) {
-    if (!member->use->owns_counters) continue;
-    const uint32_t stack = member->use->stack;
-    const double until = evidence->seen_by_gc ? JudgedUntil(collectors.Of(*member)) : kForever;
+  for (size_t m = 0; m < members.size(); ++m) {
+    if (!members[m]->use->owns_counters) continue;
+    const uint32_t stack = members[m]->use->stack;
+    const double until = evidence->seen_by_gc ? JudgedUntil(looks[m]) : kForever;
     evidence->allocations += recording.stacks[stack].allocated_blocks;
     double before = timebase.AllocatedBy(stack, std::min(until, evidence->begin_seconds));
     for (size_t i = 0; i < kWindows; ++i) {
@@ -221,9 +223,12 @@ Evidence CollectEvidence(const Recording& recording, const Timebase& timebase, c
   evidence.owned_by_collector = recording.process.IsNode();
   evidence.application_site = HasSite(members);
   SetPeriod(timebase, members, &evidence);
-  StopAtLastGc(collectors, members, &evidence);
-  CountSurvivors(collectors, members, &evidence);
-  CountAllocations(recording, timebase, collectors, members, &evidence);
+  Looks looks;
+  looks.reserve(members.size());
+  for (const ClassifiedUse* member : members) looks.push_back(collectors.Of(*member));
+  StopAtLastGc(looks, members, &evidence);
+  CountSurvivors(looks, members, &evidence);
+  CountAllocations(recording, timebase, looks, members, &evidence);
   evidence.trend = TrendOf(timebase, members, evidence);
   return evidence;
 }

@@ -88,7 +88,6 @@ struct Keys {
 };
 
 uint64_t FreedBytes(const Use& use) { return use.garbage_bytes + use.pending_bytes; }
-uint64_t FreedBytes(const Group& group) { return group.garbage_bytes + group.pending_bytes; }
 
 using Members = std::vector<const ClassifiedUse*>;
 

@@ -117,6 +117,7 @@ struct Group {
   std::vector<std::string> threads;
   std::vector<StackUse> stacks;  // heaviest first
 };
+inline uint64_t FreedBytes(const Group& group) { return group.garbage_bytes + group.pending_bytes; }
 
 // --- the process
 enum class Ending : uint8_t { kExit, kSignal, kKilled, kRunning, kDetached };

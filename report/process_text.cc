@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "report/absl_view.h"
+#include "report/text_layout.h"
 #include "report/utf8.h"
 
 namespace nodeleak::report {
@@ -39,6 +41,12 @@ std::string CommandText(const ProcessInfo& process) {
                     slash == std::string::npos || slash + 1 == argument.size() ? argument : argument.substr(slash + 1));
   }
   return Printable(text);
+}
+
+void WriteTitle(std::string_view before, const ProcessInfo& process, TextCanvas* out) {
+  const std::string pid = absl::StrCat("  (pid ", process.pid, ")");
+  const std::string text = absl::StrCat(View(before), CommandText(process));
+  out->Line(out->Bold(FitMiddle(text, out->columns() - static_cast<int>(pid.size()))) + pid);
 }
 
 }  // namespace nodeleak::report

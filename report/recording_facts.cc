@@ -130,6 +130,11 @@ std::vector<Capability> DescribeCapabilities(const Recording& recording) {
   return capabilities;
 }
 
+bool EndedBeforeThePicture(const Recording& recording, const recording::Isolate& isolate) {
+  const uint64_t frozen = recording.process.frozen_ns;
+  return isolate.disposed_ns != 0 && (frozen == 0 || isolate.disposed_ns < frozen);
+}
+
 Lost SumLosses(const Recording& recording) {
   Lost lost;
   for (size_t i = 0; i < std::size(kLossRows); ++i) {

@@ -126,10 +126,7 @@ void WriteSiteFields(const Group& group, JsonWriter* json) {
 
 std::string RenderCollection(const Report& report, const TextOptions& options) {
   TextCanvas out(options.columns, options.color);
-  const std::string pid = absl::StrCat("  (pid ", report.process.pid, ")");
-  out.Line(out.Bold(FitMiddle(absl::StrCat("nodeleak: full GC of ", CommandText(report.process)),
-                              out.columns() - static_cast<int>(pid.size()))) +
-           pid);
+  WriteTitle("nodeleak: full GC of ", report.process, &out);
   WriteAnswers(report, &out);
   WriteFreed(report, options.top, &out);
   WriteLeft(report, options.top, &out);

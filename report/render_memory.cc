@@ -10,8 +10,7 @@ namespace nodeleak::report {
 
 std::string RenderMemoryText(const Report& report, const TextOptions& options) {
   TextCanvas out(options.columns, options.color);
-  const std::string pid = absl::StrCat("  (pid ", report.process.pid, ")");
-  out.Line(out.Bold(FitMiddle(CommandText(report.process), out.columns() - static_cast<int>(pid.size()))) + pid);
+  WriteTitle("", report.process, &out);
   WriteMemoryPicture(report.memory, &out);
   for (const Memory& memory : report.other_memory) {
     out.Line("");

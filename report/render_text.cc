@@ -27,10 +27,7 @@ constexpr int kNarrowest = 72;
 
 void WriteHeading(const Report& report, TextCanvas* out) {
   const ProcessInfo& process = report.process;
-  const std::string pid = absl::StrCat("  (pid ", process.pid, ")");
-  out->Line(out->Bold(FitMiddle(absl::StrCat("nodeleak: ", CommandText(process)),
-                                out->columns() - static_cast<int>(pid.size()))) +
-            pid);
+  WriteTitle("nodeleak: ", process, out);
   std::vector<std::string> facts;
   if (!process.node_version.empty()) facts.push_back(absl::StrCat("node ", Printable(process.node_version)));
   if (!process.is_node) facts.push_back("not a node program");
@@ -142,20 +139,18 @@ void WriteThread(const ThreadTotal& thread, TextCanvas* out) {
   out->Line(numbers + FitEnd(Printable(thread.name), out->columns() - DisplayWidth(numbers)));
 }
 
-uint64_t Freed(const Group& group) { return group.garbage_bytes + group.pending_bytes; }
-
 // Named, so that nobody looks for a leak where only the collector was late.
 void WriteGarbage(const Report& report, TextCanvas* out) {
   std::vector<const Group*> garbage;
   for (const Group& group : report.groups) {
-    if (Freed(group) >= kSmallGarbage) garbage.push_back(&group);
+    if (FreedBytes(group) >= kSmallGarbage) garbage.push_back(&group);
   }
   std::stable_sort(garbage.begin(), garbage.end(),
-                   [](const Group* left, const Group* right) { return Freed(*left) > Freed(*right); });
+                   [](const Group* left, const Group* right) { return FreedBytes(*left) > FreedBytes(*right); });
   for (size_t i = 0; i < std::min(garbage.size(), kGarbageInSummary); ++i) {
     const Group& group = *garbage[i];
     const std::string numbers =
-        " " + GroupNumbers(Freed(group), group.garbage_blocks + group.pending_blocks, group.kind);
+        " " + GroupNumbers(FreedBytes(group), group.garbage_blocks + group.pending_blocks, group.kind);
     out->Line(numbers + GroupLabel(group, report.process.working_directory, out->columns() - DisplayWidth(numbers)));
   }
 }

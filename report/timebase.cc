@@ -61,8 +61,7 @@ double Timebase::TurnsBetween(double begin, double end) const {
 Activity Timebase::ActivityAfter(double begin, double middle) const {
   constexpr double kFewTurns = 20;     // a start, a loop in JavaScript: not driven by events
   constexpr double kIdleShare = 0.25;  // of the rate before
-  if (recording_.timeline.size() < 2 || recording_.timeline.back().loop_turns == 0) return Activity::kUnknown;
-  const double before = TurnsBy(middle) - TurnsBy(begin), after = TurnsBy(run_seconds_) - TurnsBy(middle);
+  const double before = TurnsBetween(begin, middle), after = TurnsBetween(middle, run_seconds_);  // -1: not known
   if (before < kFewTurns) return Activity::kUnknown;
   const double rate_before = before / std::max(kTickSeconds, middle - begin);
   const double rate_after = after / std::max(kTickSeconds, run_seconds_ - middle);

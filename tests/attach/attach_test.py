@@ -82,6 +82,11 @@ class AttachTest(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
+    def program_file(self, name, source):
+        with open(self.path(name), 'w') as file:
+            file.write(source)
+        return self.path(name)
+
     def driver(self, *arguments):
         result = run(DRIVER, *map(str, arguments))
         self.assertEqual(0, result.returncode, result.stdout + result.stderr)
@@ -423,14 +428,12 @@ class NodeTest(AttachTest):
 
     @on_each_node
     def test_the_live_line_names_what_grows(self, node):
-        program = self.path('grow.js')
-        with open(program, 'w') as file:
-            file.write("""
-                const kept = globalThis.kept = [];
-                function growHere() { kept.push(Buffer.alloc(100003)); }
-                setInterval(growHere, 5);
-                console.log('ready');
-            """)
+        program = self.program_file('grow.js', """
+            const kept = globalThis.kept = [];
+            function growHere() { kept.push(Buffer.alloc(100003)); }
+            setInterval(growHere, 5);
+            console.log('ready');
+        """)
         with Target([node, program]) as target:
             terminal, theirs = pty.openpty()
             attach = subprocess.Popen([NODELEAK, 'attach', '-o', self.path('line.rec'), str(target.pid)], stderr=theirs,
@@ -448,17 +451,15 @@ class NodeTest(AttachTest):
 
     @on_each_node
     def test_attached_and_prefixed_agree(self, node):
-        program = self.path('agree.js')
-        with open(program, 'w') as file:
-            file.write('''
-                const kept = globalThis.kept = [];
-                function buffers() { for (let i = 0; i < 7; i++) kept.push(Buffer.alloc(61001)); }
-                function slow() { for (let i = 0; i < 5; i++) kept.push(Buffer.allocUnsafeSlow(70001)); }
-                function wasm() { kept.push(new WebAssembly.Memory({ initial: 3, maximum: 5 })); }
-                function work() { buffers(); [1].map(slow); wasm(); }
-                console.log('ready');
-                process.stdin.once('data', () => { work(); console.log('kept'); process.stdin.once('data', () => process.exit()); });
-            ''')
+        program = self.program_file('agree.js', '''
+            const kept = globalThis.kept = [];
+            function buffers() { for (let i = 0; i < 7; i++) kept.push(Buffer.alloc(61001)); }
+            function slow() { for (let i = 0; i < 5; i++) kept.push(Buffer.allocUnsafeSlow(70001)); }
+            function wasm() { kept.push(new WebAssembly.Memory({ initial: 3, maximum: 5 })); }
+            function work() { buffers(); [1].map(slow); wasm(); }
+            console.log('ready');
+            process.stdin.once('data', () => { work(); console.log('kept'); process.stdin.once('data', () => process.exit()); });
+        ''')
         prefixed = Target([NODELEAK, 'run', '-q', '-o', self.path('prefixed.rec'), f'--report={self.path("prefixed.json")}',
                            node, program])
         with prefixed:

@@ -1,5 +1,5 @@
 // An addon that keeps blocks of the size it is told, each kind of allocation from a function of its own, so that a
-// report must name that function. The few Node-API declarations it needs are written out: the tests fetch no headers.
+// report must name that function.
 #include <errno.h>
 #include <malloc.h>
 #include <stdint.h>
@@ -9,22 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-extern "C" {
-struct napi_env__;
-struct napi_value__;
-struct napi_callback_info__;
-using napi_env = napi_env__*;
-using napi_value = napi_value__*;
-using napi_callback_info = napi_callback_info__*;
-using napi_callback = napi_value (*)(napi_env, napi_callback_info);
-int napi_get_cb_info(napi_env, napi_callback_info, size_t*, napi_value*, napi_value*, void**);
-int napi_get_value_int64(napi_env, napi_value, int64_t*);
-int napi_create_function(napi_env, const char*, size_t, napi_callback, void*, napi_value*);
-using napi_finalize = void (*)(napi_env, void* data, void* hint);
-int napi_create_external(napi_env, void* data, napi_finalize, void* hint, napi_value*);
-int napi_create_int64(napi_env, int64_t, napi_value*);
-int napi_set_named_property(napi_env, napi_value, const char*, napi_value);
-}
+#include "tests/e2e/node_api.h"
 
 namespace {
 
@@ -124,27 +109,18 @@ napi_value Call(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-int64_t Argument(napi_env env, napi_callback_info info) {
-  size_t count = 1;
-  napi_value argument = nullptr;
-  int64_t number = 0;
-  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
-  napi_get_value_int64(env, argument, &number);
-  return number;
-}
-
 // A block that goes with its JavaScript object, in a finalizer: node calls these on a later turn of the loop.
 napi_value External(napi_env env, napi_callback_info info) {
   napi_value result = nullptr;
   napi_create_external(
-      env, keep_malloc(static_cast<size_t>(Argument(env, info))), [](napi_env, void* data, void*) { free(data); },
+      env, keep_malloc(static_cast<size_t>(NumberArgument(env, info))), [](napi_env, void* data, void*) { free(data); },
       nullptr, &result);
   return result;
 }
 
 // Blocks the thread for so many milliseconds, and returns how often a signal interrupted it.
 napi_value Sleep(napi_env env, napi_callback_info info) {
-  const int64_t ms = Argument(env, info);
+  const int64_t ms = NumberArgument(env, info);
   timespec left = {ms / 1000, ms % 1000 * 1'000'000};
   int64_t interrupted = 0;
   while (nanosleep(&left, &left) != 0 && errno == EINTR) ++interrupted;

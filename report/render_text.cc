@@ -143,7 +143,8 @@ void WriteThread(const ThreadTotal& thread, TextCanvas* out) {
 void WriteGarbage(const Report& report, TextCanvas* out) {
   std::vector<const Group*> garbage;
   for (const Group& group : report.groups) {
-    if (FreedBytes(group) >= kSmallGarbage) garbage.push_back(&group);
+    // Of the sum above them only: pages of the JavaScript heap are not in it.
+    if (!IsBackground(group.kind) && FreedBytes(group) >= kSmallGarbage) garbage.push_back(&group);
   }
   std::stable_sort(garbage.begin(), garbage.end(),
                    [](const Group* left, const Group* right) { return FreedBytes(*left) > FreedBytes(*right); });

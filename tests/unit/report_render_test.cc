@@ -161,6 +161,18 @@ void ExpectFits(const std::string& text, int columns) {
   }
 }
 
+TEST(RenderText, PagesOfTheJavaScriptHeapAreNotNamedUnderTheSumOfGarbage) {
+  Report report = LeakReport();
+  report.groups[0].kind = Kind::kV8Heap;
+  report.groups[0].garbage_bytes = 1'999'999;
+  report.groups[1].garbage_bytes = 2'999'999;
+  const std::string text = RenderText(report, TextOptions());
+  const size_t begin = text.find("the full GC at the end freed");
+  const std::string lines = text.substr(begin, text.find("not counted", begin + 100) - begin);
+  EXPECT_THAT(lines, HasSubstr(FormatBytes(2'999'999)));
+  EXPECT_THAT(lines, Not(HasSubstr("v8-heap")));
+}
+
 TEST(RenderText, LeakReportReadsAsInTheGoldenFile) { ExpectGolden("report_leak.txt", RenderText(LeakReport(), {})); }
 
 TEST(RenderText, EveryLineFitsInTheColumns) {

@@ -21,6 +21,7 @@ constexpr uint32_t kAtStart[] = {0};
 // malloc/malloc.c, struct malloc_chunk: the size's low bits are flags, and a chunk is in use when the next one says so.
 constexpr uint64_t kPreviousInUse = 1, kMapped = 2, kFlags = 7;
 constexpr uint64_t kSmallestChunk = 32, kChunkAlignment = 16;
+constexpr uint64_t kFenceposts = 2 * kChunkAlignment;
 
 uint64_t HeapOf(uint64_t address) { return address & ~(kHeapBytes - 1); }
 
@@ -71,6 +72,11 @@ class Walker {
       const uint64_t bytes = size & ~kFlags;
       const uint64_t next = chunk + bytes;
       if (IsFencepost(chunk, bytes)) return Finished(walk, 0);
+      if (GoesOnBehind(chunk, bytes)) {
+        chunk += kFenceposts;
+        if (!Read(chunk, &size)) break;
+        continue;
+      }
       if (bytes < kSmallestChunk || bytes % kChunkAlignment != 0 || next > heap_.end || (size & kMapped) != 0) break;
       if (next == heap_.end) return Finished(walk, bytes);
       uint64_t next_size = 0;
@@ -96,6 +102,9 @@ class Walker {
   // sysmalloc closes a heap that is full, or a break that somebody else moved, with two chunks too small to be real.
   bool IsFencepost(uint64_t chunk, uint64_t bytes) const {
     return bytes < kSmallestChunk && heap_.end - chunk <= 4 * kChunkAlignment;
+  }
+  bool GoesOnBehind(uint64_t chunk, uint64_t bytes) const {
+    return heap_.is_regions && bytes < kSmallestChunk && (chunk + kFenceposts) % kPage == 0;
   }
   static HeapWalk Finished(HeapWalk walk, uint64_t top) {
     walk.complete = true;

@@ -13,6 +13,8 @@ struct MallocHeap {
   uint64_t start, end;
   uint64_t arena;  // address of the arena's struct; 0: the main arena
   bool is_first;   // holds the arena's struct itself
+  // The main arena's where the break could not grow: mappings of sysmalloc, one beside another, each closed.
+  bool is_regions = false;
 };
 
 // The program break, and every heap of a thread arena: they begin at multiples of 64 MiB.

@@ -216,7 +216,7 @@ void PictureTaker::CountSegment(const Segment& segment) {
     // arena's.
     const uint32_t index = ArenaOf(0, other_allocator ? recording::kArenaMappedBlocks : recording::kArenaMain);
     if (index == recording::kNoIndex) return Add(MemoryPart::kUnexplained, left, left);
-    if (!other_allocator && !heaps_.Append({segment.start, segment.end, 0, true})) MarkCut();
+    if (!other_allocator && !heaps_.Append({segment.start, segment.end, 0, true, true})) MarkCut();
     ++arenas_[index].heaps;
     return CountInArena(segment, resident, &arenas_[index]);
   }

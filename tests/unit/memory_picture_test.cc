@@ -253,6 +253,30 @@ TEST(MallocHeaps, AHeapThatIsNotOneIsNotWalked) {
   Unmap(memory, bytes);
 }
 
+// What malloc leaves where something lies behind the break: mappings that grew downwards, each closed by fenceposts.
+TEST(MallocHeaps, RegionsBesideOneAnotherAreWalkedToTheEnd) {
+  constexpr size_t kRegion = 3 * 4096, kRegions = 2;
+  char* memory = static_cast<char*>(Map(kRegions * kRegion));
+  const auto set_size = [&](size_t at, uint64_t size) { memcpy(memory + at + sizeof size, &size, sizeof size); };
+  for (size_t region = 0; region < kRegions * kRegion; region += kRegion) {
+    set_size(region, 0x1000 | 1);           // in use
+    set_size(region + 0x1000, 0x1800 | 1);  // free
+    set_size(region + 0x2800, 0x7e0);       // in use, up to the fenceposts
+    set_size(region + kRegion - 0x20, 0x10 | 1);
+    set_size(region + kRegion - 0x10, 0x10 | 1);
+  }
+  const System self = {Call, Map, Unmap, "/proc/self", getpid()};
+  const uint64_t start = reinterpret_cast<uint64_t>(memory);
+  uint64_t budget = 1000;
+  const HeapWalk walk = WalkHeap(self, {start, start + kRegions * kRegion, 0, true, true}, &budget);
+  EXPECT_TRUE(walk.complete);
+  EXPECT_EQ(walk.free_bytes, kRegions * 0x1800);
+  EXPECT_EQ(walk.free_chunks, kRegions);
+  EXPECT_EQ(walk.in_use_bytes, kRegions * (0x1000 + 0x7e0));
+  EXPECT_FALSE(WalkHeap(self, {start, start + kRegions * kRegion, 0, true, false}, &budget).complete);
+  Unmap(memory, kRegions * kRegion);
+}
+
 TEST(Picture, OfThisProcessAddsUpToItsRss) {
   PictureTaker taker(kOwnProcess, 1);
   ASSERT_TRUE(taker.ReadKernel());

@@ -37,26 +37,38 @@ bool LooksLikeHeap(const System& system, uint64_t start, uint64_t readable_end, 
   return first.arena == info->arena && info->arena - first_heap <= 0x40;
 }
 
-// Reads chunk sizes page by page: only pages with headers, which malloc has touched itself.
+// Reads chunk sizes: pages with headers, which malloc has touched itself, and where one page follows on the other some
+// more of them ahead, a system call for all.
 class ChunkReader {
  public:
-  ChunkReader(const System& system, void* page) : system_(system), page_(static_cast<char*>(page)) {}
+  static constexpr uint64_t kRoomPages = 16;
+
+  ChunkReader(const System& system, uint64_t heap_end, void* room)
+      : system_(system), heap_end_(heap_end), room_(static_cast<char*>(room)) {}
+
   bool SizeAt(uint64_t chunk, uint64_t* size) {
     const uint64_t address = chunk + sizeof(uint64_t);  // behind prev_size
-    const uint64_t wanted = address & ~(kPage - 1);
-    if (wanted != held_) {
-      held_ = 0;
-      if (!ReadMemory(system_, wanted, page_, kPage)) return false;
-      held_ = wanted;
-    }
-    memcpy(size, page_ + (address - wanted), sizeof *size);
+    if (address - held_ >= held_bytes_ && !Fill(address & ~(kPage - 1))) return false;
+    memcpy(size, room_ + (address - held_), sizeof *size);
     return true;
   }
 
  private:
+  bool Fill(uint64_t wanted) {
+    const uint64_t ahead = wanted == held_ + held_bytes_ ? Smaller(held_bytes_ * 2, kRoomPages * kPage) : kPage;
+    held_ = wanted;
+    held_bytes_ = Smaller(ahead, Larger(heap_end_ - wanted, kPage));
+    if (ReadMemory(system_, wanted, room_, held_bytes_)) return true;
+    held_bytes_ = kPage;
+    if (ReadMemory(system_, wanted, room_, kPage)) return true;
+    held_bytes_ = 0;
+    return false;
+  }
+
   const System& system_;
-  char* page_;
-  uint64_t held_ = 0;
+  const uint64_t heap_end_;
+  char* const room_;
+  uint64_t held_ = 0, held_bytes_ = 0;
 };
 
 class Walker {
@@ -144,13 +156,14 @@ bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArr
 }
 
 HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget) {
-  void* page = system.map(kPage);
-  if (page == nullptr) return {};
-  ChunkReader reader(system, page);
+  constexpr uint64_t kRoom = ChunkReader::kRoomPages * kPage;
+  void* room = system.map(kRoom);
+  if (room == nullptr) return {};
+  ChunkReader reader(system, heap.end, room);
   const HeapWalk walk = heap.arena == 0 ? WalkFromOneOf(kAtStart, heap, &reader, budget)
                         : heap.is_first ? WalkFromOneOf(kAfterArena, heap, &reader, budget)
                                         : WalkFromOneOf(kAfterHead, heap, &reader, budget);
-  system.unmap(page, kPage);
+  system.unmap(room, kRoom);
   return walk;
 }
 

@@ -11,9 +11,6 @@ constexpr uint64_t kMappedBlockHead = 16;
 constexpr uint64_t kSmallestMapped = 128 * 1024;  // M_MMAP_THRESHOLD, which only grows
 constexpr uint64_t kWalkBudget = 20'000'000;      // chunks: about a second
 
-uint64_t Smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
-uint64_t Larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
-
 // malloc/malloc.c, checked_request2size: what a block of a heap takes beyond what was asked for.
 uint64_t ChunkOverhead(uint64_t bytes) {
   constexpr uint64_t kSmallest = 32, kHead = 8, kAlign = 15;

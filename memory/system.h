@@ -10,6 +10,9 @@ namespace nodeleak::memory {
 
 inline constexpr uint64_t kPage = 4096;
 
+inline uint64_t Smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+inline uint64_t Larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
 struct System {
   // Raw: a negative result is -errno.
   long (*call)(long number, long a, long b, long c, long d, long e, long f);

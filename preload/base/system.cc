@@ -49,13 +49,18 @@ bool ReplaceOwn(uint64_t from_start, const OwnMemory& to) {
 const OwnMemory* OwnMappings() { return g_own; }
 uint32_t OwnMappingsVersion() { return __atomic_load_n(&g_own_version, __ATOMIC_ACQUIRE); }
 
-void* MapMemory(size_t bytes) {
+namespace {
+void* Map(size_t bytes, int flags) {
   long result = RawSyscall(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
   if (result < 0 && result > -4096) return nullptr;
   ReplaceOwn(0, {static_cast<uint64_t>(result), bytes});
   return reinterpret_cast<void*>(result);
 }
+}  // namespace
+
+void* MapMemory(size_t bytes) { return Map(bytes, 0); }
+void* MapTouchedMemory(size_t bytes) { return Map(bytes, MAP_POPULATE); }
 
 void UnmapMemory(void* address, size_t bytes) {
   if (address == nullptr) return;

@@ -14,6 +14,7 @@ long RawSyscall(long number, long a = 0, long b = 0, long c = 0, long d = 0, lon
 // Anonymous zeroed memory outside every allocator; nullptr on failure. Never returned to the system by the shim unless
 // unmapped here.
 void* MapMemory(size_t bytes);
+void* MapTouchedMemory(size_t bytes);  // all of it is about to be used: one call instead of a fault for each page
 void UnmapMemory(void* address, size_t bytes);
 
 // What MapMemory has given out: our own share of the process's memory. Slots with 0 bytes are free; beyond

@@ -79,7 +79,10 @@ NODELEAK_HOOK int munmap(void* address, size_t bytes) {
   constexpr uint64_t kPageMask = 4095;
   const bool valid = bytes != 0 && (Number(address) & kPageMask) == 0;
   const uint64_t rounded = (bytes + kPageMask) & ~kPageMask;
-  if (valid) Unmapped(Number(address), rounded);
+  if (valid) {
+    Unmapped(Number(address), rounded);
+    if (HasV8()) v8::MemoryWillGo(Number(address), rounded);
+  }
   const int result = g_memory_originals.munmap(address, bytes);
   guard.KeepErrno();
   if (valid) TellV8(Number(address), rounded, true, false);

@@ -74,7 +74,7 @@ class InternIndex {
     Slot* old = slots_;
     const uint32_t old_capacity = capacity_;
     const uint32_t capacity = old_capacity == 0 ? kFirstCapacity : old_capacity * 2;
-    Slot* larger = static_cast<Slot*>(MapMemory(capacity * sizeof(Slot)));
+    Slot* larger = static_cast<Slot*>(MapTouchedMemory(capacity * sizeof(Slot)));
     if (larger == nullptr) return count_ + 1 < capacity_;  // an empty slot must remain
     slots_ = larger;
     capacity_ = capacity;

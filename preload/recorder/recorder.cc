@@ -62,6 +62,17 @@ namespace {
 
 void Add(uint64_t* counter, uint64_t value) { __atomic_fetch_add(counter, value, __ATOMIC_RELAXED); }
 
+// A counter that nobody else writes: what others see of it is whole, and no locked instruction is needed.
+void AddAlone(uint64_t* counter, uint64_t value) {
+  __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + value, __ATOMIC_RELAXED);
+}
+
+// Whether the calling thread alone allocates at this stack.
+bool CountsAlone(const Stack& stack) {
+  const ThreadState* state = t_locals.state;
+  return state != nullptr && state->counts_alone && stack.thread == state->stack_thread;
+}
+
 // The Stack of the calling thread here; 0 ("unknown") when it cannot be stored.
 uint32_t TakeStack(uint64_t bytes) {
   ThreadState* state = CurrentThreadState();
@@ -79,8 +90,10 @@ uint32_t TakeStack(uint64_t bytes) {
 
 void CountAllocation(uint32_t index, uint64_t bytes, uint64_t blocks, uint32_t tick) {
   Stack& stack = g_recorder.stacks[index];
-  Add(&stack.allocated_bytes, bytes);
-  if (__atomic_fetch_add(&stack.allocated_blocks, blocks, __ATOMIC_RELAXED) == 0) stack.first_tick = tick;
+  if (__atomic_load_n(&stack.allocated_blocks, __ATOMIC_RELAXED) == 0) stack.first_tick = tick;
+  const auto add = CountsAlone(stack) ? AddAlone : Add;
+  add(&stack.allocated_bytes, bytes);
+  add(&stack.allocated_blocks, blocks);
   __atomic_store_n(&stack.last_tick, tick, __ATOMIC_RELAXED);
 }
 

@@ -56,8 +56,8 @@ bool StackTable::Attach(RecordingFile* file) {
   frames_.Attach(file, TableId::kFrames, 1024);
   nodes_.Attach(file, TableId::kStackNodes, 4096);
   stacks_.Attach(file, TableId::kStacks, 512);
-  cache_ = static_cast<uint64_t*>(MapMemory(sizeof(uint64_t) << kCacheBits));
-  frame_cache_ = static_cast<CachedFrames*>(MapMemory(sizeof(CachedFrames) << kFrameCacheBits));
+  cache_ = static_cast<uint64_t*>(MapTouchedMemory(sizeof(uint64_t) << kCacheBits));
+  frame_cache_ = static_cast<CachedFrames*>(MapTouchedMemory(sizeof(CachedFrames) << kFrameCacheBits));
   resolve_ = static_cast<v8::ResolveBuffer*>(MapMemory(sizeof(v8::ResolveBuffer)));
   if (cache_ == nullptr || frame_cache_ == nullptr || resolve_ == nullptr) return false;
   if (nodes_.Append({0, kNoIndex}) != 0) return false;  // the root

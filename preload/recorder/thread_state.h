@@ -13,6 +13,7 @@ struct ThreadState {
   uint32_t recording;     // RecordingNumber() that the indices belong to
   uint32_t thread;        // Thread index in the recording; kNoIndex when the table is full
   uint32_t stack_thread;  // the Thread that its stacks are counted under
+  bool counts_alone;      // the main thread: no other one is counted under the same
   StackBounds bounds;
   uint64_t lowest;  // below it is another stack; the main thread's own one grows
   WalkedStack stack;

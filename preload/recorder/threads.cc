@@ -122,6 +122,7 @@ void Threads::Started(uint32_t index) {
   if (state == nullptr) return;
   state->thread = index;
   state->stack_thread = GroupOf(index);
+  state->counts_alone = false;
   if (index != kNoIndex) {
     Thread& thread = threads_[index];
     thread.tid = CurrentTid();
@@ -148,6 +149,7 @@ ThreadState* Threads::MakeState() {
   ReadName(thread.tid, thread.name);
   state->thread = Register(thread);
   state->stack_thread = state->thread;
+  state->counts_alone = thread.role == static_cast<uint32_t>(ThreadRole::kMain) && state->thread != kNoIndex;
   t_locals.state = state;
   return state;
 }

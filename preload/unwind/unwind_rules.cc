@@ -181,7 +181,7 @@ bool UnwindRule::Encode(bool from_rbp, int64_t cfa_offset, int64_t rbp_slot, Unw
 
 bool RuleCache::Start() {
   if (slots_ == nullptr) {
-    slots_ = static_cast<uint64_t*>(MapMemory(sizeof(uint64_t) << kSlotBits));
+    slots_ = static_cast<uint64_t*>(MapTouchedMemory(sizeof(uint64_t) << kSlotBits));
   } else {
     Flush();  // an earlier recording's: what was loaded and unloaded since went unseen
   }

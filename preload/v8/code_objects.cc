@@ -214,6 +214,7 @@ bool FindCodeObject(uint64_t pc, CodeObject* code) {
     if ((word & 3) != 1 || word < 0x100000 || word >> 47 != 0) continue;
     bool known = IsKnownStreamMap(word);
     if (!known) {
+      KernelReads reads;  // half of an instruction may look like an address
       bool seen = false;
       for (uint64_t other : rejected) seen |= other == word;
       if (seen) continue;

@@ -56,13 +56,10 @@ bool WholeGranuleReadable(uint64_t address) {
 bool CheckReadable(uint64_t address) {
   if (Remembered(PageTag(address))) return true;
   uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_SEQ_CST);
-  if (WholeGranuleReadable(address)) {
-    Remember((address >> kGranuleBits) << 1, epoch);
-    return true;
-  }
-  uint8_t byte;
+  uint8_t byte;  // first: most that is asked for and not remembered is no address at all
   if (!SafeRead(address, &byte, 1)) return false;
-  Remember(PageTag(address), epoch);
+  const bool whole = WholeGranuleReadable(address);
+  Remember(whole ? (address >> kGranuleBits) << 1 : PageTag(address), epoch);
   return true;
 }
 
@@ -112,6 +109,7 @@ struct PageCopySet {
 };
 PageCopySet g_page_copies[kSets];
 __thread PageCopySet* t_page_copies __attribute__((tls_model("initial-exec")));
+__thread bool t_kernel_reads __attribute__((tls_model("initial-exec")));
 
 const PageCopy* CopyPage(uint64_t page) {
   PageCopy& copy = t_page_copies->pages[page % kPageCopies];
@@ -123,6 +121,9 @@ const PageCopy* CopyPage(uint64_t page) {
 }
 
 }  // namespace
+
+KernelReads::KernelReads() : before_(t_kernel_reads) { t_kernel_reads = true; }
+KernelReads::~KernelReads() { t_kernel_reads = before_; }
 
 PageCopies::PageCopies() {
   if (t_page_copies != nullptr) return;
@@ -141,15 +142,35 @@ PageCopies::~PageCopies() {
   __atomic_store_n(taken_, false, __ATOMIC_RELEASE);
 }
 
+namespace {
+
+uint64_t BytesLeftOnPage(uint64_t address) { return kPageBytes - (address & (kPageBytes - 1)); }
+
+bool LoadBytes(uint64_t address, uint8_t* to, uint64_t bytes) {
+  while (bytes > 0) {
+    if (!IsReadable(address)) return false;
+    const uint64_t left = BytesLeftOnPage(address);
+    const uint64_t here = bytes < left ? bytes : left;
+    memcpy(to, reinterpret_cast<const void*>(address), here);
+    to += here;
+    address += here;
+    bytes -= here;
+  }
+  return true;
+}
+
+}  // namespace
+
 bool ReadMemory(uint64_t address, void* out, uint64_t bytes) {
-  if (t_page_copies == nullptr) return SafeRead(address, out, bytes);
   uint8_t* to = static_cast<uint8_t*>(out);
+  if (t_locals.watches_gc && !t_kernel_reads) return LoadBytes(address, to, bytes);
+  if (t_page_copies == nullptr) return SafeRead(address, out, bytes);
   while (bytes > 0) {
     const PageCopy* copy = CopyPage(address >> kPageBits);
     if (!copy->readable) return false;
-    const uint64_t offset = address & (kPageBytes - 1);
-    const uint64_t here = bytes < kPageBytes - offset ? bytes : kPageBytes - offset;
-    memcpy(to, copy->bytes + offset, here);
+    const uint64_t left = BytesLeftOnPage(address);
+    const uint64_t here = bytes < left ? bytes : left;
+    memcpy(to, copy->bytes + (address & (kPageBytes - 1)), here);
     to += here;
     address += here;
     bytes -= here;

@@ -1,7 +1,7 @@
 // Runs inside node, on any thread, possibly inside malloc or a collection. Never allocates, waits or throws.
 //
 // Reading V8's heap without V8's consent. Two ways: LoadWord is for every frame of every walk (a table of granules
-// known to be readable, then a plain load); ReadWord and all below it go through SafeRead and are for resolving.
+// known to be readable, then a plain load); ReadWord and all below it are for resolving.
 #pragma once
 
 #include <stdint.h>
@@ -31,6 +31,7 @@ bool CheckReadable(uint64_t address);  // slow: asks the kernel, remembers
 
 inline bool IsReadable(uint64_t address) {
   uint64_t tag = (address >> kGranuleBits) << 1;
+  if (__builtin_expect(tag == 0, 0)) return false;  // an empty entry of the table
   const uint64_t* ways = g_granules[GranuleSet(tag)];
   if (__builtin_expect(__atomic_load_n(&ways[0], __ATOMIC_RELAXED) == tag, 1)) return true;
   if (__atomic_load_n(&ways[1], __ATOMIC_RELAXED) == tag) return true;
@@ -44,7 +45,22 @@ inline bool LoadWord(uint64_t address, uint64_t* value) {
 // Memory that is gone; granules in it must be asked again.
 void ForgetReadable(uint64_t start, uint64_t bytes);
 
-// --- slow: through the kernel, so a wrong guess is never a fault
+// --- by ReadMemory and all below it
+// Between collections of the own isolate what its stack leads to stays where it is and mapped: plain loads, from
+// granules known to be readable. While a collection may be under way, and while a KernelReads is open on the thread,
+// through the kernel, so that not even memory that goes away in that instant is a fault.
+//
+// For what is not V8's heap: other threads may release it meanwhile.
+class KernelReads {
+ public:
+  KernelReads();
+  ~KernelReads();
+  KernelReads(const KernelReads&) = delete;
+  KernelReads& operator=(const KernelReads&) = delete;
+
+ private:
+  bool before_;
+};
 // While one is open on a thread, its reads come from copies of whole pages, taken as they are first touched: resolving
 // a frame reads some hundred words of a dozen pages. A second one on the same thread, and a fifth one in the process,
 // simply do nothing.

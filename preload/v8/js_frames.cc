@@ -217,6 +217,10 @@ StepResult StepV8Frame(CodeKind code, WalkRegisters* registers, const StackBound
   return result;
 }
 
+void MemoryWillGo(uint64_t start, uint64_t bytes) {
+  if (g_started) ForgetReadable(start, bytes);
+}
+
 bool MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable) {
   if (!g_started || bytes == 0) return false;
   if (unmapped_or_unreadable) ForgetReadable(start, bytes);

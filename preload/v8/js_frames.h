@@ -64,6 +64,9 @@ struct ResolveBuffer {
 // time.
 bool ResolveV8Frame(const WalkedFrame& frame, ResolveBuffer* out, bool* cacheable);
 
+// Before memory is unmapped, so that no thread still takes it for readable; MemoryChanged afterwards all the same.
+void MemoryWillGo(uint64_t start, uint64_t bytes);
+
 // Told by the mmap hooks, after the change: executable or unmapped memory invalidates what is cached about pcs and heap
 // chunks. True when the caller must call ForgetUnwindRules: FindCode's answers for pcs in there no longer hold.
 bool MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable);

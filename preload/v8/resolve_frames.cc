@@ -383,6 +383,7 @@ bool ResolveBuiltin(const WalkedFrame& frame, Resolver* resolver, bool* cacheabl
 }
 
 bool ResolveWasm(const WalkedFrame& frame, Resolver* resolver, bool* cacheable) {
+  KernelReads reads;  // modules are in malloc's memory
   WasmPlace place;
   *cacheable = FindWasmPlace(frame.pc, frame.fp, &place);
   ResolvedFrame* resolved = resolver->NewFrame(recording::FrameType::kWasm);

@@ -31,6 +31,28 @@ const FunctionRule* FindRule(absl::Span<const FunctionRule> rules, std::string_v
   return nullptr;
 }
 
+bool IsOfRustLibrary(std::string_view path) {
+  for (std::string_view crate : kRustLibraryCrates) {
+    if (path.starts_with(crate)) return true;
+  }
+  return false;
+}
+
+// "<Self as Trait>::f" and "<Self>::f". Self decides; where it has no path (a type parameter, a slice) the trait does.
+bool IsImplOfRustLibrary(std::string_view demangled) {
+  if (!demangled.starts_with('<')) return false;
+  const size_t self = demangled.find_first_not_of("<&*[( ");
+  if (self == std::string_view::npos) return false;
+  std::string_view type = demangled.substr(self);
+  for (std::string_view mark : {"mut ", "const ", "dyn "}) {
+    if (type.starts_with(mark)) type.remove_prefix(mark.size());
+  }
+  if (IsOfRustLibrary(type)) return true;
+  const size_t as = type.find(" as ");
+  const bool has_path = type.substr(0, type.find_first_of(" <>[]();,")).find("::") != std::string_view::npos;
+  return !has_path && as != std::string_view::npos && IsOfRustLibrary(type.substr(as + 4));
+}
+
 // Plumbing is somebody's too, when nobody further out wants the memory: the binary it is in.
 FrameClass InBinary(FrameClass frame, Kind binary) {
   if (frame.certainty == Certainty::kBinary) frame.kind = binary;
@@ -158,10 +180,11 @@ ModuleClass ClassifyModule(std::string_view path, bool is_node_executable) {
   return {ModuleRole::kOther, Kind::kNative};
 }
 
-FrameClass ClassifyFrame(const ModuleClass& module, std::string_view function) {
+FrameClass ClassifyFrame(const ModuleClass& module, std::string_view function, std::string_view demangled) {
   const FunctionRule* allocator = FindRule(kAllocatorRules, function);
-  if (module.role == ModuleRole::kAddon) return ClassifyInAddon(allocator != nullptr);
-  if (allocator != nullptr) return InBinary(allocator->result, module.kind);
+  const bool is_plumbing = allocator != nullptr || IsImplOfRustLibrary(demangled);
+  if (module.role == ModuleRole::kAddon) return ClassifyInAddon(is_plumbing);
+  if (is_plumbing) return InBinary(allocator != nullptr ? allocator->result : kPlumbing, module.kind);
   switch (module.role) {
     case ModuleRole::kNode:
       return ClassifyInNode(function);

@@ -43,7 +43,8 @@ struct ModuleClass {
   Kind kind = Kind::kNative;
 };
 ModuleClass ClassifyModule(std::string_view path, bool is_node_executable);
-FrameClass ClassifyFrame(const ModuleClass& module, std::string_view function);
+// `function` is short (ShortFunctionName), `demangled` the same name in full: only there a Rust impl tells its crates.
+FrameClass ClassifyFrame(const ModuleClass& module, std::string_view function, std::string_view demangled);
 
 // Not shown and not looked at: the shim's own frames, V8's assembly stubs in the middle of a stack.
 bool IsHiddenFrame(const ModuleClass& module, std::string_view function);

@@ -85,11 +85,8 @@ inline constexpr FunctionRule kAllocatorRules[] = {
     {Match::kPrefix, "alloc::", kPlumbing},
     {Match::kPrefix, "core::", kPlumbing},
     {Match::kPrefix, "hashbrown::", kPlumbing},
-    {Match::kPrefix, "<alloc::", kPlumbing},
-    {Match::kPrefix, "<core::", kPlumbing},
-    {Match::kPrefix, "<std::", kPlumbing},
-    {Match::kPrefix, "<hashbrown::", kPlumbing},
     {Match::kPrefix, "__rust_", kPlumbing},
+    {Match::kPrefix, "__rustc::", kPlumbing},
     {Match::kPrefix, "__rdl_", kPlumbing},
     {Match::kPrefix, "__rg_", kPlumbing},
     // How addons talk to node: the addon's own function is the origin
@@ -152,6 +149,10 @@ inline constexpr FunctionRule kAllocatorRules[] = {
     {Match::kExact, "uv__strdup", kPlumbing},
     {Match::kExact, "uv__strndup", kPlumbing},
 };
+
+// The crates of Rust's library. What they implement for one of their types ("<alloc::string::String as ...>") or for
+// any type ("<T as alloc::vec::...>") is plumbing, too.
+inline constexpr std::string_view kRustLibraryCrates[] = {"alloc::", "core::", "std::", "hashbrown::"};
 
 // In node's own binary only (executable or libnode.so), after the rules above.
 inline constexpr FunctionRule kNodeRules[] = {

@@ -32,10 +32,10 @@ Frame MarkerFrame(uint64_t id) {
   return frame;
 }
 
-ClassifiedFrame Classified(Frame frame, const ModuleClass& module) {
+ClassifiedFrame Classified(Frame frame, const ModuleClass& module, std::string_view demangled = {}) {
   ClassifiedFrame result;
   if (frame.type == FrameType::kNative) {
-    result.native = ClassifyFrame(module, frame.function);
+    result.native = ClassifyFrame(module, frame.function, demangled);
     result.hidden = IsHiddenFrame(module, frame.function);
   }
   result.frame = std::move(frame);
@@ -177,7 +177,7 @@ void FrameTable::SetNative(uint32_t index, const ModuleClass& module,
     frame.line = symbol.line;
     frame.column = symbol.column;
     frame.inlined = symbol.inlined;
-    frames_[index].push_back(Classified(std::move(frame), module));
+    frames_[index].push_back(Classified(std::move(frame), module, symbol.function));
   }
 }
 

@@ -202,10 +202,18 @@ std::vector<Dwarf_Die> DebugInfo::FindInlineChain(Dwarf_Die function, uint64_t a
   return chain;
 }
 
+// GCC gives the function of a lambda no linkage name once it is inlined, and its class no name at all: what the lambda
+// was called by, "operator()", would be all that is left.
+bool IsLambdaOfGcc(Dwarf_Die* function) {
+  const std::optional<Dwarf_Die> object = FollowReference(function, DW_AT_object_pointer);
+  Dwarf_Die parameter = object.value_or(Dwarf_Die{});
+  return object.has_value() && StringAttribute(&parameter, DW_AT_name) == "__closure";
+}
+
 std::string DebugInfo::QualifiedName(const Unit& unit, Dwarf_Die* function) const {
   std::string name;
   for (Dwarf_Die& die : WithOrigins(*function)) {
-    if (name.empty()) name = StringAttribute(&die, DW_AT_name);
+    if (name.empty()) name = IsLambdaOfGcc(&die) ? "lambda" : StringAttribute(&die, DW_AT_name);
     if (name.empty()) continue;
     auto found = unit.scope_of.find(dwarf_dieoffset(&die));
     if (found == unit.scope_of.end()) continue;

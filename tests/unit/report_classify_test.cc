@@ -13,11 +13,11 @@ constexpr char kAddon[] = "/srv/app/node_modules/canvas/build/Release/canvas.nod
 class StackBuilder {
  public:
   StackBuilder& In(const char* module) { return module_ = module, *this; }
-  StackBuilder& Native(const char* function) {
+  StackBuilder& Native(const char* function, const char* demangled = "") {
     const ModuleClass module = ClassifyModule(module_, std::string_view(module_) == kNode);
     ClassifiedFrame frame;
     frame.frame = {.type = FrameType::kNative, .function = function, .module = module_};
-    frame.native = ClassifyFrame(module, function);
+    frame.native = ClassifyFrame(module, function, demangled);
     frame.hidden = IsHiddenFrame(module, function);
     return Add(frame);
   }
@@ -152,6 +152,31 @@ TEST(Classify, AnAddonWithItsOwnSqliteIsTheAddon) {
   ExpectKind(std::move(StackBuilder().In(kAddon).Native("")), Kind::kAddon, "");
   ExpectKind(std::move(StackBuilder().Native("operator new").Native("napi_wrap").In(kAddon).Native("MyObject::New")),
              Kind::kAddon, "MyObject::New");
+}
+
+// The names that rustc 1.95 gave in a release build; those in full tell whose impl it is.
+TEST(Classify, TheLibraryOfRustAllocatesForItsCaller) {
+  ExpectKind(
+      std::move(StackBuilder()
+                    .In(kAddon)
+                    .Native("std::sys::alloc::unix::aligned_malloc")
+                    .Native("<System as GlobalAlloc>::alloc",
+                            "<std::alloc::System as core::alloc::global::GlobalAlloc>::alloc")
+                    .Native("__rustc::__rdl_alloc")
+                    .Native("<Global as Allocator>::grow", "<alloc::alloc::Global as core::alloc::Allocator>::grow")
+                    .Native("alloc::raw_vec::RawVecInner::finish_grow")
+                    .Native("<[T]>::to_vec", "<[T] as alloc::slice::<impl [T]>::to_vec_in::ConvertVec>::to_vec")
+                    .Native("<&mut W as Write>::write_char", "<&mut W as core::fmt::Write>::write_char")
+                    .Native("<Zip<T> as Enc>::enc", "<codec::Zip<T> as codec::Enc>::enc")
+                    .Native("rust_leak")),
+      Kind::kAddon, "<Zip<T> as Enc>::enc");
+  // A trait of the library, but for a type of the addon.
+  ExpectKind(std::move(StackBuilder()
+                           .In(kAddon)
+                           .Native("alloc::alloc::alloc")
+                           .Native("<Image as Clone>::clone", "<image::Image as core::clone::Clone>::clone")
+                           .Native("rust_leak")),
+             Kind::kAddon, "<Image as Clone>::clone");
 }
 
 TEST(Classify, SharedLibrariesByTheirFile) {

@@ -104,6 +104,15 @@ TEST_F(SymbolizerDebugTest, InlinedFunctionsInnermostFirst) {
   EXPECT_EQ(symbolizer.Describe(module).state, ModuleState::kVerified);
 }
 
+TEST_F(SymbolizerDebugTest, AnInlinedLambdaIsCalledOne) {
+  Symbolizer symbolizer({.debug_directories = {}});
+  const uint32_t line = LineOfMark("lambda-malloc");
+  EXPECT_THAT(Describe(FramesAtLine(symbolizer, Module(), line)),
+              ElementsAre(testing::AnyOf(absl::StrCat("lambda:", line, " (inlined)"),
+                                         absl::StrCat("fixture::AroundLambda::lambda:", line, " (inlined)")),
+                          absl::StrCat("fixture::AroundLambda:", LineOfMark("call-lambda"))));
+}
+
 TEST_F(SymbolizerDebugTest, WithoutLinesOnlyTheFunctionOfTheSymbolTable) {
   Symbolizer with_lines({.debug_directories = {}});
   Symbolizer without_lines({.debug_directories = {}, .lines = false});

@@ -124,11 +124,11 @@ uint32_t RecordModule(const ModuleInfo& info, const char* path) {
   return g_recorder.modules.Append(module);
 }
 
-void RecordModuleGone(uint32_t index) {
-  if (index == recording::kNoIndex) return;
-  recording::Module& module = g_recorder.modules[index];
-  module.unloaded_ns = NanosecondsSinceStart();
+void SetUnloaded(uint32_t index, uint64_t unloaded_ns) {
+  if (index != recording::kNoIndex) g_recorder.modules[index].unloaded_ns = unloaded_ns;
 }
+void RecordModuleGone(uint32_t index) { SetUnloaded(index, NanosecondsSinceStart()); }
+void RecordModuleBack(uint32_t index) { SetUnloaded(index, 0); }
 
 void FreedRangePart(const recording::Range& part) {
   recording::Stack& stack = g_recorder.stacks[part.stack];
@@ -229,7 +229,7 @@ bool StartRecording(const RecorderOptions& options, const char** why) {
   DescribeProcess(options, executable);
   g_shim_path = options.shim_path;
   ForgetModules();  // an earlier recording has numbered them
-  SetModuleObservers(RecordModule, RecordModuleGone);
+  SetModuleObservers({RecordModule, RecordModuleGone, RecordModuleBack});
   RefreshModules();
   if (options.path_template != nullptr) CurrentThreadState();  // the main thread is the first of the table
   SetCapability(recording::CapabilityId::kNativeStacks, recording::CapabilityState::kFull, nullptr);

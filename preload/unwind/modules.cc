@@ -17,8 +17,7 @@ constexpr uint32_t kMaxProgramHeaders = 32;
 ModuleInfo g_modules[kMaxModules];
 uint32_t g_count;  // published with release order; an entry below it never moves
 SpinLock g_lock;
-ModuleAdded g_added;
-ModuleGone g_gone;
+ModuleObservers g_observers;
 const ModuleInfo* g_shim;
 
 struct MapsLine {
@@ -145,10 +144,24 @@ bool DescribeModule(uint64_t base, ModuleInfo* module) {
   return true;
 }
 
+// A file may be renamed while it is mapped; of one that was unmapped meanwhile, more is asked.
 bool SameModule(const ModuleInfo& known, const ModuleInfo& seen) {
-  return known.loaded && known.start == seen.start && known.text_end == seen.text_end &&
-         known.build_id_bytes == seen.build_id_bytes &&
-         memcmp(known.build_id, seen.build_id, sizeof seen.build_id) == 0;
+  return known.start == seen.start && known.text_end == seen.text_end && known.build_id_bytes == seen.build_id_bytes &&
+         memcmp(known.build_id, seen.build_id, sizeof seen.build_id) == 0 &&
+         (known.loaded || (seen.build_id_bytes > 0 && known.path_hash == seen.path_hash));
+}
+
+uint32_t HashOfPath(const char* path) {
+  uint32_t hash = 0x811c9dc5u;  // FNV-1a
+  for (; *path != '\0'; ++path) hash = (hash ^ static_cast<uint8_t>(*path)) * 0x01000193u;
+  return hash;
+}
+
+// A program may load and unload the same library without end: that takes one entry.
+void Revive(ModuleInfo* module) {
+  if (module->loaded) return;
+  if (g_observers.back != nullptr) g_observers.back(module->recording_index);
+  __atomic_store_n(&module->loaded, true, __ATOMIC_RELEASE);
 }
 
 void AddModule(ModuleInfo seen, const char* path) {
@@ -156,7 +169,7 @@ void AddModule(ModuleInfo seen, const char* path) {
   const uint64_t executable_entry = getauxval(AT_ENTRY);
   seen.is_executable = executable_entry >= seen.text_start && executable_entry < seen.text_end;
   seen.loaded = true;
-  seen.recording_index = g_added != nullptr ? g_added(seen, path) : 0;
+  seen.recording_index = g_observers.added != nullptr ? g_observers.added(seen, path) : 0;
   g_modules[g_count] = seen;
   // Linked into a unit test we are the program: then no frame is ours to hide.
   if (seen.start == reinterpret_cast<uint64_t>(__ehdr_start) && !seen.is_executable) g_shim = &g_modules[g_count];
@@ -178,8 +191,10 @@ void CloseCandidate(Candidate* candidate, bool* still_there) {
   const bool always =
       candidate->module.text_start <= getauxval(AT_ENTRY) && getauxval(AT_ENTRY) < candidate->module.text_end;
   if (!candidate->confirmed && !always) return;  // --use-largepages moves node's text to anonymous memory: still node
+  candidate->module.path_hash = HashOfPath(candidate->path);
   for (uint32_t i = 0; i < g_count; ++i) {
     if (!SameModule(g_modules[i], candidate->module)) continue;
+    Revive(&g_modules[i]);
     still_there[i] = true;
     return;
   }
@@ -214,10 +229,7 @@ void ReadMaps(char* text, bool* still_there) {
 
 }  // namespace
 
-void SetModuleObservers(ModuleAdded added, ModuleGone gone) {
-  g_added = added;
-  g_gone = gone;
-}
+void SetModuleObservers(const ModuleObservers& observers) { g_observers = observers; }
 
 bool RefreshModules() {
   MappedText maps = ReadWholeFile("/proc/self/maps");
@@ -230,7 +242,7 @@ bool RefreshModules() {
     for (uint32_t i = 0; i < g_count; ++i) {
       if (still_there[i] || !g_modules[i].loaded) continue;
       __atomic_store_n(&g_modules[i].loaded, false, __ATOMIC_RELEASE);
-      if (g_gone != nullptr) g_gone(g_modules[i].recording_index);
+      if (g_observers.gone != nullptr) g_observers.gone(g_modules[i].recording_index);
       any_gone = true;
     }
     g_lock.Unlock();

@@ -19,14 +19,19 @@ struct ModuleInfo {
   uint8_t build_id[20];
   uint32_t build_id_bytes;
   uint32_t recording_index;  // Module in the recording
+  uint32_t path_hash;
   bool loaded;
   bool is_executable;
 };
 
-// Told about every module found and every one that went; sets recording_index. Called with the table's lock held.
-using ModuleAdded = uint32_t (*)(const ModuleInfo& module, const char* path);
-using ModuleGone = void (*)(uint32_t recording_index);
-void SetModuleObservers(ModuleAdded added, ModuleGone gone);
+// Told about every module found (sets recording_index), every one that went, and every one that is back: the same file
+// at the same place. Called with the table's lock held.
+struct ModuleObservers {
+  uint32_t (*added)(const ModuleInfo& module, const char* path);
+  void (*gone)(uint32_t recording_index);
+  void (*back)(uint32_t recording_index);
+};
+void SetModuleObservers(const ModuleObservers& observers);
 
 // Reads the maps again. Returns true when a module went away: what is cached by pc must be dropped. False too when the
 // lock was busy.

@@ -200,20 +200,25 @@ NativeStep StepNative(UnwindRule rule, WalkRegisters* registers, StackBounds* bo
   return NativeStep::kFailed;
 }
 
-// A pc that no module and no V8 range holds: something was mapped since. Asked at most once per page and 100 ms.
+// A pc that no module and no V8 range holds: something was mapped since. Asked at most once per page and 100 ms, but
+// again when code went away: a library is often put where the last one was.
 bool LookAgain(uint64_t pc) {
   struct Asked {
     uint64_t page;
     uint64_t until_ns;
+    uint32_t epoch;
   };
   static Asked asked[64];
   Asked& slot = asked[(pc >> 12) % 64];
   constexpr uint64_t kRetryNs = 100'000'000;
   const uint64_t now = CoarseMonotonicNanoseconds();
+  const uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE);
   if (__atomic_load_n(&slot.page, __ATOMIC_RELAXED) == pc >> 12 &&
+      __atomic_load_n(&slot.epoch, __ATOMIC_RELAXED) == epoch &&
       now < __atomic_load_n(&slot.until_ns, __ATOMIC_RELAXED))
     return false;
   __atomic_store_n(&slot.page, pc >> 12, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot.epoch, epoch, __ATOMIC_RELAXED);
   __atomic_store_n(&slot.until_ns, now + kRetryNs, __ATOMIC_RELAXED);
   if (RefreshModules()) ForgetUnwindRules();
   return true;

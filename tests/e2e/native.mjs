@@ -1,6 +1,6 @@
 // Programs without JavaScript: totals against glibc's own count.
 import assert from 'node:assert';
-import { execute, findLibrary, record, run, skip } from './harness.mjs';
+import { compile, execute, file, findLibrary, record, run, skip } from './harness.mjs';
 
 const NATIVE = process.env.NODELEAK_E2E_NATIVE;
 const THREADS = 4;
@@ -47,6 +47,28 @@ await run({
     const { report: what } = record([NATIVE, 'mappings']);
     const pages = what.groups.filter((g) => g.origin?.function === 'Mappings').reduce((n, g) => n + g.liveBytes, 0) / 4096;
     assert.strictEqual(pages, 100 + 14 + 12);
+  },
+
+  'libraries that take turns at one address'() {
+    const source = file('plugin.c', '#include <stdlib.h>\nvoid* volatile kept;\n' +
+      '__attribute__((noinline)) static void KEEP(void) { kept = malloc(SIZE); }\nint run(void) { KEEP(); return 0; }\n');
+    const plugins = [['keep_one', 3001], ['keep_two', 3003]].map(([name, size]) =>
+      compile(source, `${name}.so`, '-shared', '-fPIC', '-fno-builtin', '-Wl,--build-id', `-DKEEP=${name}`, `-DSIZE=${size}`));
+    const turns = compile(file('turns.c', `
+      #include <dlfcn.h>
+      int main(int count, char** plugins) {
+        for (int i = 0; i < (count > 3 ? 60 : 20); i++) {
+          void* plugin = dlopen(plugins[1 + i % 2], RTLD_NOW);
+          ((int (*)(void))dlsym(plugin, "run"))();
+          dlclose(plugin);
+        }
+        return 0;
+      }`), 'turns');
+    const { report: what } = record([turns, ...plugins]);
+    const longer = record([turns, ...plugins, 'longer']).report;
+    assert.strictEqual(longer.totals.stacks, what.totals.stacks, 'the same file again needs nothing new');
+    const kept = (name) => what.groups.filter((g) => g.origin?.function === name).map((g) => [g.liveBlocks, g.liveBytes]);
+    assert.deepStrictEqual([kept('keep_one'), kept('keep_two')], [[[10, 30010]], [[10, 30030]]]);
   },
 
   'a fork without exec stays out of the recording'() {

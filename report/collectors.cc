@@ -17,6 +17,16 @@ std::string SiteKey(const ClassifiedUse& use) {
   return use.site.has_value() ? absl::StrCat(use.site->file, ":", use.site->line, ":", use.site->column) : "";
 }
 
+// By us: it has met the end of the run in a collection that began after ours had.
+bool WasCollectedAtEnd(const Recording& recording, const Isolate& isolate) {
+  return recording.process.gc_at_end == recording::GcAtEnd::kDone &&
+         recording.confirmation.kind == static_cast<uint32_t>(recording::ConfirmationKind::kAtEnd) &&
+         isolate.last_mark_compact_ns >= recording.confirmation.begun_ns;
+}
+
+constexpr const char* kWaitsForATurn =
+    "an addon may free it in a finalizer, which no turn of the event loop after the full GC has run yet";
+
 }  // namespace
 
 Collectors::Collectors(const Recording& recording, const std::vector<ClassifiedUse>& uses) : recording_(recording) {
@@ -30,8 +40,8 @@ Collectors::Collectors(const Recording& recording, const std::vector<ClassifiedU
 void Collectors::ReadIsolates() {
   for (const Isolate& isolate : recording_.isolates) {
     const Collector collector = {static_cast<uint32_t>(isolate.mark_compacts),
-                                 SecondsOf(isolate.previous_mark_compact_ns),
-                                 EndedBeforeThePicture(recording_, isolate)};
+                                 SecondsOf(isolate.previous_mark_compact_ns), HasLetGo(recording_, isolate),
+                                 WasCollectedAtEnd(recording_, isolate)};
     if (!main_.has_value()) main_ = collector;
     if (isolate.thread != recording::kNoIndex) by_thread_[isolate.thread] = collector;
   }
@@ -43,7 +53,7 @@ void Collectors::ReadIsolates() {
 void Collectors::ReadLastBeforeTheEnd() {
   if (recording_.process.gc_at_end != recording::GcAtEnd::kDone) return;
   Collector before;
-  before.doubt = "an addon may free it in a finalizer, which no turn of the event loop after the full GC has run yet";
+  before.doubt = kWaitsForATurn;
   main_before_end_ = before;
   const recording::Checkpoint* at_end = FindCheckpointBeforeGc(recording_);
   if (at_end == nullptr || at_end->mark_compacts < 2) return;
@@ -97,6 +107,7 @@ std::optional<Collector> Collectors::Of(const ClassifiedUse& use) const {
   Collector collector = own != by_thread_.end() ? own->second : *main_;
   const bool is_main = own == by_thread_.end() || own == by_thread_.begin();
   if (is_main && main_before_end_.has_value() && WaitsForATurn(use)) collector = *main_before_end_;
+  if (!is_main && collector.collected_at_end && WaitsForATurn(use)) collector = {.doubt = kWaitsForATurn};
   if (collector.gone || !MayHaveBeenPosted(use)) return collector;
   for (const auto& [thread, other] : by_thread_) {
     // Counts of another isolate say nothing about a birth here: its last look alone does.

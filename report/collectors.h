@@ -18,7 +18,8 @@ namespace nodeleak::report {
 struct Collector {
   uint32_t full_gcs = 0;
   double looked_until_seconds = 0;  // the last GC but one: what is older has been looked at; 0: there is none
-  bool gone = false;                // the isolate ended before the picture: it holds on to nothing any more
+  bool gone = false;                // the isolate's thread ended before the picture: it holds on to nothing any more
+  bool collected_at_end = false;    // forced, in the midst of its work: no turn of its loop followed
   const char* doubt = "";           // why a later GC does not count; a sentence
 
   bool HasSeen(const Birth& birth) const { return gone || birth.gc + 2 <= full_gcs; }

@@ -48,7 +48,29 @@ bool HasSite(const Members& members) {
   return std::any_of(members.begin(), members.end(), [](const ClassifiedUse* use) { return use->site.has_value(); });
 }
 
-double LongestPause(const Members& members) {
+std::vector<uint32_t> StacksOf(const Members& members) {
+  std::vector<uint32_t> stacks;
+  for (const ClassifiedUse* member : members) {
+    if (member->use->owns_counters) stacks.push_back(member->use->stack);
+  }
+  return stacks;
+}
+
+// Between checkpoints that found something new: of what is freed by now, too.
+double LongestPauseBetweenCheckpoints(const std::vector<Timebase::Sum>& sums) {
+  double longest = 0;
+  const Timebase::Sum* last_new = nullptr;
+  for (size_t k = 0; k < sums.size(); ++k) {
+    const double before = k == 0 ? 0 : sums[k - 1].allocated_blocks;
+    if (sums[k].allocated_blocks <= before) continue;
+    // What the later one found may have come right after the checkpoint before it.
+    if (last_new != nullptr) longest = std::max(longest, sums[k - 1].seconds - last_new->seconds);
+    last_new = &sums[k];
+  }
+  return longest;
+}
+
+double LongestPause(const Timebase& timebase, const Members& members) {
   std::vector<uint32_t> ticks;
   for (const ClassifiedUse* member : members) {
     for (const Birth& birth : member->use->births) ticks.push_back(birth.tick);
@@ -56,7 +78,7 @@ double LongestPause(const Members& members) {
   std::sort(ticks.begin(), ticks.end());
   uint32_t longest = 0;
   for (size_t i = 1; i < ticks.size(); ++i) longest = std::max(longest, ticks[i] - ticks[i - 1]);
-  return SecondsOfTick(longest);
+  return std::max(SecondsOfTick(longest), LongestPauseBetweenCheckpoints(timebase.SumsOf(StacksOf(members))));
 }
 
 // What the windows divide. Node and its libraries allocate tables of their own while they start, so a group without a
@@ -192,11 +214,8 @@ void AddCheckpoints(const std::vector<Timebase::Sum>& sums, const Evidence& evid
 
 Trend TrendOf(const Timebase& timebase, const Members& members, const Evidence& evidence) {
   Trend trend;
-  std::vector<uint32_t> stacks;
-  for (const ClassifiedUse* member : members) {
-    if (!member->use->owns_counters) return trend;  // of mappings and the like checkpoints know nothing
-    stacks.push_back(member->use->stack);
-  }
+  const std::vector<uint32_t> stacks = StacksOf(members);
+  if (stacks.size() != members.size()) return trend;  // of mappings and the like checkpoints know nothing
   AddCheckpoints(timebase.SumsOf(stacks), evidence, &trend);
   for (const Window& window : evidence.windows) {
     trend.kept_blocks += static_cast<double>(window.survivor_blocks);
@@ -215,7 +234,7 @@ Evidence CollectEvidence(const Recording& recording, const Timebase& timebase, c
   evidence.last_allocation_seconds = span.last;
   // While a process runs on, its blocks can be younger than its last sign of life.
   evidence.run_seconds = std::max(timebase.run_seconds(), span.last);
-  evidence.longest_pause_seconds = LongestPause(members);
+  evidence.longest_pause_seconds = LongestPause(timebase, members);
   evidence.turns = timebase.TurnsBetween(std::max(span.first, timebase.started_seconds()), span.last);
   evidence.kind = members.front()->kind;
   evidence.activity_after = timebase.ActivityAfter(span.first, span.last);

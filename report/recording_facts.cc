@@ -135,6 +135,17 @@ bool EndedBeforeThePicture(const Recording& recording, const recording::Isolate&
   return isolate.disposed_ns != 0 && (frozen == 0 || isolate.disposed_ns < frozen);
 }
 
+// Between its own end and that of its thread, the thread frees what it held. When we did not see a thread start, we
+// do not see it end.
+bool HasLetGo(const Recording& recording, const recording::Isolate& isolate) {
+  if (!EndedBeforeThePicture(recording, isolate)) return false;
+  if (isolate.thread >= recording.threads.size()) return true;
+  const recording::ThreadInfo& thread = recording.threads[isolate.thread];
+  const uint64_t frozen = recording.process.frozen_ns;
+  return thread.creation_stack == recording::kNoIndex ||
+         (thread.end_ns != 0 && (frozen == 0 || thread.end_ns < frozen));
+}
+
 Lost SumLosses(const Recording& recording) {
   Lost lost;
   for (size_t i = 0; i < std::size(kLossRows); ++i) {

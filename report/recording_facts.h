@@ -14,6 +14,8 @@ ProcessInfo DescribeProcess(const recording::Recording& recording);
 std::vector<Capability> DescribeCapabilities(const recording::Recording& recording);
 // The main isolate ends, too, but after the picture.
 bool EndedBeforeThePicture(const recording::Recording& recording, const recording::Isolate& isolate);
+// And what it held has been freed.
+bool HasLetGo(const recording::Recording& recording, const recording::Isolate& isolate);
 Lost SumLosses(const recording::Recording& recording);
 
 // One sentence for each thing a reader must know before believing the numbers.

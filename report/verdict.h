@@ -26,7 +26,7 @@ struct Evidence {
   double begin_seconds = 0, end_seconds = 0;
   double run_seconds = 0;
   double first_allocation_seconds = 0, last_allocation_seconds = 0;
-  double longest_pause_seconds = 0;              // between births of what is outstanding
+  double longest_pause_seconds = 0;              // between allocations, as far as births and checkpoints tell
   double turns = -1;                             // of the event loops while the group allocated; negative: not known
   Activity activity_after = Activity::kUnknown;  // of the whole program, after the group's last allocation
   uint64_t live_bytes = 0, live_blocks = 0;

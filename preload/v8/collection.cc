@@ -1,5 +1,6 @@
 #include "preload/v8/collection.h"
 
+#include "preload/base/futex.h"
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/recorder/confirmation.h"
@@ -21,8 +22,10 @@ constexpr uint32_t kTurns = 2;
 constexpr uint64_t kTurningNs = 1'000'000'000;      // for these turns; JavaScript that never yields has none
 constexpr uint64_t kCollectingNs = 60'000'000'000;  // for what has begun
 constexpr uint32_t kLookAgainMs = 20;
+constexpr uint64_t kReachAtEndNs = 500'000'000, kCollectAtEndNs = 3'000'000'000;
 
 uint64_t g_asked_ns, g_reach_until_ns, g_give_up_ns;
+uint32_t g_collected_at_end;  // a futex: isolates that have
 
 CollectionStep StepOf(const IsolateRecord& record) {
   return static_cast<CollectionStep>(__atomic_load_n(&record.collection.step, __ATOMIC_ACQUIRE));
@@ -33,10 +36,13 @@ bool Advance(IsolateRecord* record, CollectionStep from, CollectionStep to) {
                                      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
+bool IsForTheEnd(const IsolateRecord& record) { return record.collection.answer == recording::kNoIndex; }
+
 // By whoever took the step to kNothing.
 void Answer(IsolateRecord* record, GcAnswerState state) {
   Guard guard;
   if (!IsRecording()) return;  // whoever asked has stopped it
+  if (IsForTheEnd(*record)) return;
   record->collection.progress.state = static_cast<uint32_t>(state);
   SetGcAnswer(record->collection.answer, record->collection.progress);
   RingWatcher();
@@ -52,6 +58,17 @@ void CollectFirst(IsolateRecord* record, Place place) {
   SetFreePhase(FreePhase::kPending);
   record->collection.turning_since_ns = MonotonicNanoseconds();
   __atomic_store_n(&record->collection.step, static_cast<uint32_t>(CollectionStep::kTurning), __ATOMIC_RELEASE);
+}
+
+void CollectForTheEnd(IsolateRecord* record) {
+  SetFreePhase(FreePhase::kGarbage);
+  CollectNow(record);
+  SetFreePhase(FreePhase::kOrdinary);
+  // No reading: the heaps of all isolates are compared as a sum, in which this one's would be new.
+  record->gcs_at_statistics = record->major_gcs;
+  __atomic_store_n(&record->collection.step, static_cast<uint32_t>(CollectionStep::kNothing), __ATOMIC_RELEASE);
+  __atomic_add_fetch(&g_collected_at_end, 1u, __ATOMIC_RELEASE);
+  FutexWake(&g_collected_at_end);
 }
 
 void CollectAgain(IsolateRecord* record) {
@@ -89,7 +106,50 @@ void Ask(IsolateRecord* record) {
   WakeEventLoop(*record);
 }
 
+void AskForTheEnd(IsolateRecord* record) {
+  if (record->is_main || StepOf(*record) != CollectionStep::kNothing) return;
+  record->collection.answer = recording::kNoIndex;
+  __atomic_store_n(&record->collection.step, static_cast<uint32_t>(CollectionStep::kAsked), __ATOMIC_SEQ_CST);
+  InterruptOnce(record);
+  WakeEventLoop(*record);
+}
+
+// True when `record` has yet to do its part; one that has not begun by `reach_until_ns` need not any more.
+bool IsAwaitedAtEnd(IsolateRecord* record, uint64_t now, uint64_t reach_until_ns) {
+  if (!IsForTheEnd(*record)) return false;
+  switch (StepOf(*record)) {
+    case CollectionStep::kAsked:
+      if (now >= reach_until_ns && Advance(record, CollectionStep::kAsked, CollectionStep::kNothing)) return false;
+      WakeEventLoop(*record);
+      return true;
+    case CollectionStep::kCollecting:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
+
+void CollectWorkersAtEnd() {
+  const uint64_t begun = MonotonicNanoseconds();
+  {
+    IsolatesHold hold;
+    hold.ForEach(AskForTheEnd);
+  }
+  for (uint64_t now = begun; now < begun + kCollectAtEndNs; now = MonotonicNanoseconds()) {
+    const uint32_t collected = __atomic_load_n(&g_collected_at_end, __ATOMIC_ACQUIRE);
+    bool open = false;
+    {
+      IsolatesHold hold;
+      hold.ForEach([now, begun, &open](IsolateRecord* record) {
+        open = IsAwaitedAtEnd(record, now, begun + kReachAtEndNs) || open;
+      });
+    }
+    if (!open) return;
+    FutexWait(&g_collected_at_end, collected, kLookAgainMs);  // one that ends instead does not wake us
+  }
+}
 
 uint64_t CollectNow(IsolateRecord* record) {
   uint64_t start = MonotonicNanoseconds();
@@ -101,6 +161,7 @@ void ServeCollection(IsolateRecord* record, Place place) {
   switch (StepOf(*record)) {
     case CollectionStep::kAsked:
       if (!Advance(record, CollectionStep::kAsked, CollectionStep::kCollecting)) return;
+      if (IsForTheEnd(*record)) return CollectForTheEnd(record);
       CollectFirst(record, place);
       break;
     case CollectionStep::kTurning:

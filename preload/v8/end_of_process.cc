@@ -70,6 +70,7 @@ bool BeginEndPicture(IsolateRecord* record) {
     if (!g_collected_at_end) SetGcAtEnd(state);
   }
   if (!g_collected_at_end) return true;
+  CollectWorkersAtEnd();
   // At least two full collections, more while weak callbacks let go of more, and then the wait for the concurrent
   // sweeper of array buffers (V8, Heap::CollectAllAvailableGarbage). No Guard: the garbage that goes away here is
   // news for the block table.

@@ -35,6 +35,7 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   addonLosesBlocks: { ...LEAK, kind: 'addon', often: true },
   addonBuffersKept: { ...KEPT_BY_ADDON, kind: 'addon' },
   bufferThatGrows: { ...LEAK, cut: ['bounded', 'startup'] },
+  leakInAWorker: { ...LEAK, often: true },
   leakBesideAWorker: LEAK,
   leakWithoutTurns: LEAK,
   javaScriptHeap: { ...LEAK, heap: true, often: true },

@@ -57,6 +57,35 @@ TEST(Collectors, AnIsolateThatEndsAfterThePictureIsNotGone) {
   EXPECT_TRUE(collectors.Of(program.Classified(1))->gone);
 }
 
+TEST(Collectors, AnIsolateHasNotLetGoBeforeItsThreadEnds) {
+  Program program;
+  program.recording.isolates[1].disposed_ns = 10 * kSecond - 1;
+  program.recording.threads.resize(2);
+  recording::ThreadInfo& thread = program.recording.threads[1];
+  const auto is_gone = [&program] { return Collectors(program.recording, {}).Of(program.Classified(1))->gone; };
+  EXPECT_TRUE(is_gone()) << "nobody saw it start";
+  thread.creation_stack = 1;
+  EXPECT_FALSE(is_gone());
+  thread.end_ns = 10 * kSecond + 1;
+  EXPECT_FALSE(is_gone()) << "after the picture";
+  thread.end_ns = 10 * kSecond - 1;
+  EXPECT_TRUE(is_gone());
+}
+
+TEST(Collectors, InAWorkerThatIsCollectedAtTheEndFinalizersWait) {
+  Program program;
+  program.CollectAtTheEnd();
+  program.recording.confirmation = {.kind = static_cast<uint32_t>(recording::ConfirmationKind::kAtEnd),
+                                    .begun_ns = 9 * kSecond};
+  ClassifiedUse owned = program.Classified(1), reference = program.Classified(0);
+  owned.addon_role = AddonRole::kOwner;
+  reference.addon_role = AddonRole::kNodeApi;
+  EXPECT_EQ(Collectors(program.recording, {owned, reference}).Of(owned)->full_gcs, 2u) << "its own, earlier";
+  program.recording.isolates[1].last_mark_compact_ns = 9 * kSecond + 1;
+  EXPECT_EQ(Collectors(program.recording, {owned, reference}).Of(owned)->full_gcs, 0u);
+  EXPECT_EQ(Collectors(program.recording, {owned}).Of(owned)->full_gcs, 2u) << "no finalizer of it anywhere";
+}
+
 TEST(Collectors, OutsideNodeThereIsNone) {
   Program program;
   program.recording.process.flags = 0;

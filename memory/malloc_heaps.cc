@@ -6,6 +6,7 @@ namespace {
 // malloc/arena.c: HEAP_MAX_SIZE is twice DEFAULT_MMAP_THRESHOLD_MAX, and heaps are aligned to it.
 constexpr uint64_t kHeapBytes = 64ull << 20;
 constexpr uint64_t kMostCandidates = 65536;
+constexpr uint64_t kFindBudget = 20'000'000;  // chunks
 
 // malloc/arena.c, struct _heap_info; glibc 2.35 appends a page size.
 struct HeapInfo {
@@ -52,6 +53,10 @@ class ChunkReader {
     memcpy(size, room_ + (address - held_), sizeof *size);
     return true;
   }
+  bool IsReadable(uint64_t address) const {
+    char byte;
+    return ReadMemory(system_, address, &byte, 1);
+  }
 
  private:
   bool Fill(uint64_t wanted) {
@@ -86,11 +91,13 @@ class Walker {
       if (IsFencepost(chunk, bytes)) return Finished(walk, 0);
       if (GoesOnBehind(chunk, bytes)) {
         chunk += kFenceposts;
+        walk.closed_end = chunk;
         if (!Read(chunk, &size)) break;
         continue;
       }
-      if (bytes < kSmallestChunk || bytes % kChunkAlignment != 0 || next > heap_.end || (size & kMapped) != 0) break;
-      if (next == heap_.end) return Finished(walk, bytes);
+      if (bytes < kSmallestChunk || bytes % kChunkAlignment != 0 || (size & kMapped) != 0) break;
+      if (next == heap_.end || HasGrownTo(next)) return Finished(walk, heap_.end - chunk);
+      if (next > heap_.end) break;
       uint64_t next_size = 0;
       if (!Read(next, &next_size)) break;
       if ((next_size & kPreviousInUse) != 0) {
@@ -118,6 +125,10 @@ class Walker {
   bool GoesOnBehind(uint64_t chunk, uint64_t bytes) const {
     return heap_.is_regions && bytes < kSmallestChunk && (chunk + kFenceposts) % kPage == 0;
   }
+  // While it is walked the program goes on; what came since the kernel was asked is not looked at.
+  bool HasGrownTo(uint64_t end) const {
+    return end > heap_.end && end - heap_.end <= kHeapBytes && !heap_.is_regions && reader_->IsReadable(end - 1);
+  }
   static HeapWalk Finished(HeapWalk walk, uint64_t top) {
     walk.complete = true;
     walk.top_bytes = top;
@@ -141,20 +152,6 @@ HeapWalk WalkFromOneOf(const uint32_t (&offsets)[N], const MallocHeap& heap, Chu
 
 }  // namespace
 
-bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps) {
-  uint64_t candidates = 0;
-  for (const Area& area : areas) {
-    if (area.kind == AreaKind::kBreak && !heaps->Append({area.start, area.end, 0, true})) return false;
-    if (area.kind != AreaKind::kAnonymous || area.resident == 0 || area.writable == 0) continue;
-    for (uint64_t at = HeapOf(area.start + kHeapBytes - 1); at < area.end; at += kHeapBytes) {
-      HeapInfo info;
-      if (++candidates > kMostCandidates || !LooksLikeHeap(system, at, area.end, &info)) continue;
-      if (!heaps->Append({at, at + info.size, info.arena, HeapOf(info.arena) == at})) return false;
-    }
-  }
-  return true;
-}
-
 HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget) {
   constexpr uint64_t kRoom = ChunkReader::kRoomPages * kPage;
   void* room = system.map(kRoom);
@@ -165,6 +162,41 @@ HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget
                                         : WalkFromOneOf(kAfterHead, heap, &reader, budget);
   system.unmap(room, kRoom);
   return walk;
+}
+
+namespace {
+
+// Where the break cannot grow, sysmalloc maps regions, each below the one before, and the kernel joins them to one
+// area. Nothing but malloc's chunks leads from the start of an area to fenceposts at the end of a page.
+MallocHeap RegionsAtStart(const System& system, const Area& area, uint64_t* budget) {
+  uint64_t head[2];  // of the first chunk
+  if (!ReadMemory(system, area.start, head, sizeof head) || (head[1] & kFlags) != kPreviousInUse ||
+      head[1] < kSmallestChunk || head[1] >= area.end - area.start) {
+    return {};
+  }
+  const MallocHeap whole = {area.start, area.end, 0, true, true};
+  const HeapWalk walk = WalkHeap(system, whole, budget);
+  const uint64_t end = walk.complete && walk.closed_end != 0 ? area.end : walk.closed_end;
+  return {area.start, end, 0, true, true};
+}
+
+}  // namespace
+
+bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps) {
+  uint64_t candidates = 0;
+  uint64_t budget = kFindBudget;
+  for (const Area& area : areas) {
+    if (area.kind == AreaKind::kBreak && !heaps->Append({area.start, area.end, 0, true})) return false;
+    if (area.kind != AreaKind::kAnonymous || area.resident == 0 || area.writable == 0) continue;
+    for (uint64_t at = HeapOf(area.start + kHeapBytes - 1); at < area.end; at += kHeapBytes) {
+      HeapInfo info;
+      if (++candidates > kMostCandidates || !LooksLikeHeap(system, at, area.end, &info)) continue;
+      if (!heaps->Append({at, at + info.size, info.arena, HeapOf(info.arena) == at})) return false;
+    }
+    const MallocHeap regions = RegionsAtStart(system, area, &budget);
+    if (regions.end != 0 && !heaps->Append(regions)) return false;
+  }
+  return true;
 }
 
 }  // namespace nodeleak::memory

@@ -17,11 +17,13 @@ struct MallocHeap {
   bool is_regions = false;
 };
 
-// The program break, and every heap of a thread arena: they begin at multiples of 64 MiB.
+// The program break, every heap of a thread arena (they begin at multiples of 64 MiB), and regions of the main arena at
+// the start of an area.
 bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps);
 
 struct HeapWalk {
   bool complete;
+  uint64_t closed_end;  // behind the last region that fenceposts close; 0: none
   uint64_t free_bytes, free_chunks, largest_free, top_bytes, in_use_bytes;
 };
 // `budget`: chunks that may be looked at; what was used is taken off.

@@ -240,6 +240,24 @@ TEST(MallocHeaps, AWalkFindsWhatMallocSaysIsFree) {
   for (size_t i = 0; i < blocks.size(); i += 10) free(blocks[i]);
 }
 
+TEST(MallocHeaps, AHeapThatGrowsMeanwhileEndsWhereItEnded) {
+  constexpr size_t kMapped = 8 * kPage;
+  char* memory = static_cast<char*>(Map(kMapped));
+  const auto set_size = [&](size_t at, uint64_t size) { memcpy(memory + at + sizeof size, &size, sizeof size); };
+  set_size(0, kPage | 1);
+  set_size(kPage, (kMapped - kPage) | 1);
+  const System self = {Call, Map, Unmap, "/proc/self", getpid()};
+  const uint64_t start = reinterpret_cast<uint64_t>(memory);
+  uint64_t budget = 1000;
+  const HeapWalk walk = WalkHeap(self, {start, start + 4 * kPage, 0, true}, &budget);
+  EXPECT_TRUE(walk.complete);
+  EXPECT_EQ(walk.in_use_bytes, kPage);
+  EXPECT_EQ(walk.top_bytes, 3 * kPage);
+  set_size(kPage, (1ull << 40) | 1);  // nothing is mapped there
+  EXPECT_FALSE(WalkHeap(self, {start, start + 4 * kPage, 0, true}, &budget).complete);
+  Unmap(memory, kMapped);
+}
+
 TEST(MallocHeaps, AHeapThatIsNotOneIsNotWalked) {
   const size_t bytes = 1 << 20;
   char* memory = static_cast<char*>(Map(bytes));
@@ -274,6 +292,25 @@ TEST(MallocHeaps, RegionsBesideOneAnotherAreWalkedToTheEnd) {
   EXPECT_EQ(walk.free_chunks, kRegions);
   EXPECT_EQ(walk.in_use_bytes, kRegions * (0x1000 + 0x7e0));
   EXPECT_FALSE(WalkHeap(self, {start, start + kRegions * kRegion, 0, true, false}, &budget).complete);
+
+  // Found where they begin an area, up to the last fenceposts.
+  PageArray<Area> areas(self);
+  Area area = {};
+  area.start = start;
+  area.end = start + kRegions * kRegion;
+  area.kind = AreaKind::kAnonymous;
+  area.resident = area.writable = kPage;
+  ASSERT_TRUE(areas.Append(area));
+  const auto found = [&] {
+    PageArray<MallocHeap> heaps(self);
+    EXPECT_TRUE(FindMallocHeaps(self, areas, &heaps));
+    return heaps.size() == 0 ? 0 : heaps[0].end - heaps[0].start;
+  };
+  EXPECT_EQ(found(), kRegions * kRegion);
+  set_size(kRegion, 7);  // what lies behind the first region is none
+  EXPECT_EQ(found(), kRegion);
+  set_size(0, kRegions * kRegion | 1);  // a header of somebody else's
+  EXPECT_EQ(found(), 0u);
   Unmap(memory, kRegions * kRegion);
 }
 

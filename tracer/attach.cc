@@ -79,11 +79,9 @@ class AttachSession::Impl {
       : process_(std::move(process)), file_(std::move(file)), path_(std::move(path)) {}
 
   absl::Status Begin(const AttachOptions& options) {
-    if (absl::Status status = StartShim(options); !status.ok()) return status;
-    // The process may live in a pid namespace of its own; here its pid is what we know it by.
-    WriteField(file_.get(), offsetof(Header, pid), static_cast<uint32_t>(process_->target().pid));
-    ReachTestPoint("recording");
-    if (absl::Status status = process_->InstallHooks(); !status.ok()) {
+    const absl::Status status = StartAndHook(options);
+    if (!status.ok()) {
+      socket_.Reset();
       const absl::Status ignored = process_->CleanUp();
       static_cast<void>(ignored);
       return status;
@@ -124,6 +122,14 @@ class AttachSession::Impl {
   AttachedProcess& process() { return *process_; }
 
  private:
+  absl::Status StartAndHook(const AttachOptions& options) {
+    if (absl::Status status = StartShim(options); !status.ok()) return status;
+    // The process may live in a pid namespace of its own; here its pid is what we know it by.
+    WriteField(file_.get(), offsetof(Header, pid), static_cast<uint32_t>(process_->target().pid));
+    ReachTestPoint("recording");
+    return process_->InstallHooks();
+  }
+
   absl::Status StartShim(const AttachOptions& options) {
     const ShimInProcess& shim = process_->shim();
     absl::StatusOr<AttachControl> control = shim.ReadControl();
@@ -135,8 +141,7 @@ class AttachSession::Impl {
     strncpy(control->recording_path, path_.c_str(), sizeof control->recording_path - 1);
     strncpy(control->shim_path, options.shim.c_str(), sizeof control->shim_path - 1);
     if (absl::Status status = shim.WriteSettings(*control); !status.ok()) return status;
-    const absl::StatusOr<RemoteCaller> caller =
-        RemoteCaller::Create(process_->memory(), process_->objects(), &shim.object());
+    const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(process_->memory(), process_->objects(), &shim);
     if (!caller.ok()) return caller.status();
     const absl::StatusOr<std::vector<uint64_t>> started =
         caller->Call({RemoteStep::Call(shim.start(), {})}, Borrow::kIdle, kCallPatience, kCallLimit);
@@ -144,6 +149,7 @@ class AttachSession::Impl {
     if (const int error = static_cast<int>((*started)[0]); error != 0)
       return absl::UnavailableError(absl::StrCat("its recorder cannot start a thread: ", strerror(error)));
     ReachTestPoint("recorder started");
+    if (absl::Status status = process_->PlanHooks(); !status.ok()) return status;
     return HandOver(shim);
   }
 

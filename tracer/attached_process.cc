@@ -122,18 +122,23 @@ absl::Status AttachedProcess::InStoppedWorld(Change change) {
   return last;
 }
 
-absl::Status AttachedProcess::InstallHooks() {
-  absl::StatusOr<HookPlans> plans = PlanHooks(memory_, *objects_, *shim_);
+absl::Status AttachedProcess::PlanHooks() {
+  absl::StatusOr<HookPlans> plans = tracer::PlanHooks(memory_, *objects_, *shim_);
   if (!plans.ok()) return plans.status();
-  if (absl::Status status = PrepareHooks(memory_, *shim_, *plans); !status.ok()) return status;
-  notes_.insert(notes_.end(), plans->notes.begin(), plans->notes.end());
-  absl::Status status = InStoppedWorld([&](StoppedWorld* world) { return WriteHooks(memory_, world, *plans); });
+  plans_ = *std::move(plans);
+  notes_.insert(notes_.end(), plans_.notes.begin(), plans_.notes.end());
+  return shim_->WritePartlyHooked(plans_.partly);
+}
+
+absl::Status AttachedProcess::InstallHooks() {
+  if (absl::Status status = PrepareHooks(memory_, *shim_, plans_); !status.ok()) return status;
+  absl::Status status = InStoppedWorld([&](StoppedWorld* world) { return WriteHooks(memory_, world, plans_); });
   if (status.ok()) ReachTestPoint("patched");
   return status;
 }
 
 absl::StatusOr<bool> AttachedProcess::Collect() const {
-  absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &shim_->object());
+  absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return caller.status();
   const absl::StatusOr<std::vector<uint64_t>> done =
       caller->Call({RemoteStep::Call(shim_->safe_point(), {1})}, Borrow::kMainInLoop, kCollectPatience, kCollectLimit);
@@ -143,7 +148,7 @@ absl::StatusOr<bool> AttachedProcess::Collect() const {
 }
 
 void AttachedProcess::MeetMainIsolate() const {
-  const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &shim_->object());
+  const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return;
   const auto ignored =
       caller->Call({RemoteStep::Call(shim_->safe_point(), {0})}, Borrow::kMainInLoop, kMeetPatience, kMeetLimit);
@@ -179,9 +184,10 @@ absl::Status AttachedProcess::TakeHooksOut(bool* quiet) {
   absl::StatusOr<AttachControl> control = shim_->ReadControl();
   if (!control.ok()) return control.status();
   const auto begin = steady_clock::now();
+  const HookedSlots slots = FindHookedSlots(memory_, *objects_, *shim_);
   absl::Status status = InStoppedWorld([&](StoppedWorld* world) {
     *quiet = !IsAnyThreadInside(world, *control);
-    return RemoveHooks(memory_, *shim_);
+    return RemoveHooks(memory_, *shim_, slots);
   });
   ReachTestPoint("unpatched");
   while (status.ok() && !*quiet && steady_clock::now() - begin < kQuietPatience) {

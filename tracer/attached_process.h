@@ -36,6 +36,9 @@ class AttachedProcess {
   // The state that the shim has in this very process: a forked child has a copy of its parent's.
   absl::StatusOr<recording::AttachState> State() const;
 
+  // Says what can be hooked, and how. After the shim has been started, before it gets its file: it says in the
+  // recording what it will not see.
+  absl::Status PlanHooks();
   absl::Status InstallHooks();
   // A full collection, the picture of the end and the freeze, on the thread of the event loop. False: that could not
   // be.
@@ -65,6 +68,7 @@ class AttachedProcess {
   UniqueFd claim_;
   std::unique_ptr<RemoteObjects> objects_;
   std::optional<ShimInProcess> shim_;
+  HookPlans plans_;
   std::vector<std::string> notes_;
   std::vector<std::chrono::microseconds> pauses_;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "tracer/jump_page.h"
 #include "tracer/test_point.h"
 
 namespace nodeleak::tracer {
@@ -35,7 +36,7 @@ bool IsPatchedByOthers(const std::vector<uint8_t>& function, uint64_t address, c
 class Planner {
  public:
   Planner(const RemoteMemory& memory, const RemoteObjects& objects, const ShimInProcess& shim)
-      : memory_(memory), objects_(objects), shim_(shim) {}
+      : memory_(memory), objects_(objects), shim_(shim), pages_(memory, objects, shim) {}
 
   absl::Status Plan(uint32_t index, const AttachHook& row) {
     const RemoteObject* object = objects_.FindDefinition(row.symbol, &shim_.object());
@@ -45,13 +46,24 @@ class Planner {
     const bool alias = std::any_of(plans_.hooks.begin(), plans_.hooks.end(),
                                    [&](const HookPlan& other) { return other.function == function.address; });
     if (alias) return absl::OkStatus();
-    absl::StatusOr<HookPlan> plan = PlanOne(index, row, *object, function);
-    if (plan.ok()) {
-      plans_.hooks.push_back(*std::move(plan));
+    const auto hook = objects_.FindSymbol(shim_.object(), row.symbol);
+    if (!hook.has_value()) return absl::InternalError(absl::StrCat("the recorder has no hook for ", row.symbol));
+    HookPlan plan;
+    plan.row = index;
+    plan.symbol = row.symbol;
+    plan.function = function.address;
+    plan.hook = hook->address;
+    plan.trampoline = static_cast<RemoteAddress>(row.trampoline);
+    plan.original_slot = static_cast<RemoteAddress>(row.original);
+    plan.enable = static_cast<RemoteAddress>(row.enable);
+    const absl::Status status = PlanEntry(row, *object, function, &plan);
+    const std::string what = absl::StrCat(row.symbol, " in ", object->name.empty() ? "the program" : object->name);
+    if (!status.ok()) PlanSlots(what, status, &plan);
+    if (status.ok() || !plan.slots.empty()) {
+      plans_.hooks.push_back(std::move(plan));
       return absl::OkStatus();
     }
-    const std::string why = absl::StrCat(row.symbol, " in ", object->name.empty() ? "the program" : object->name,
-                                         " cannot be hooked: ", plan.status().message());
+    const std::string why = absl::StrCat(what, " cannot be hooked: ", status.message());
     for (const char* name : kIndispensable)
       if (strcmp(row.symbol, name) == 0) return absl::FailedPreconditionError(why);
     plans_.notes.push_back(why);
@@ -60,41 +72,61 @@ class Planner {
   HookPlans Take() { return std::move(plans_); }
 
  private:
-  absl::StatusOr<HookPlan> PlanOne(uint32_t index, const AttachHook& row, const RemoteObject& object,
-                                   const RemoteSymbol& function) const {
-    const auto hook = objects_.FindSymbol(shim_.object(), row.symbol);
-    if (!hook.has_value()) return absl::InternalError("the recorder has no hook for it");
+  absl::Status PlanEntry(const AttachHook& row, const RemoteObject& object, const RemoteSymbol& function,
+                         HookPlan* plan) {
     const absl::StatusOr<std::vector<uint8_t>> bytes = ReadFunction(memory_, function, row);
     if (!bytes.ok()) return bytes.status();
     if (IsPatchedByOthers(*bytes, ToNumber(function.address), object))
       return absl::FailedPreconditionError("something else has hooked it already");
-    absl::StatusOr<RelocatedPrologue> prologue = RelocatePrologue(*bytes, ToNumber(function.address), row.trampoline);
+    absl::Status status = Displace(*bytes, plan->hook, plan);
+    if (!absl::IsOutOfRange(status)) return status;
+    const absl::StatusOr<JumpPage> page = pages_.Near(object.range);
+    if (!page.ok()) return page.status();
+    plan->trampoline = page->Trampoline(plan->row);
+    plan->far_jump = page->FarJump(plan->row);
+    return Displace(*bytes, plan->far_jump, plan);
+  }
+
+  // The entry jumps to `target`, and what stood there goes to the plan's trampoline. Nothing of the plan changes when
+  // that cannot be.
+  static absl::Status Displace(const std::vector<uint8_t>& function, RemoteAddress target, HookPlan* plan) {
+    absl::StatusOr<RelocatedPrologue> prologue =
+        RelocatePrologue(function, ToNumber(plan->function), ToNumber(plan->trampoline));
     if (!prologue.ok()) return prologue.status();
     if (prologue->code.size() > recording::kTrampolineBytes)
       return absl::FailedPreconditionError("its first instructions are too long");
-    absl::StatusOr<std::vector<uint8_t>> jump = EncodeJump(ToNumber(function.address), ToNumber(hook->address));
+    absl::StatusOr<std::vector<uint8_t>> jump = EncodeJump(ToNumber(plan->function), ToNumber(target));
     if (!jump.ok()) return jump.status();
-    HookPlan plan;
-    plan.row = index;
-    plan.symbol = row.symbol;
-    plan.function = function.address;
-    plan.trampoline = static_cast<RemoteAddress>(row.trampoline);
-    plan.original_slot = static_cast<RemoteAddress>(row.original);
-    plan.enable = static_cast<RemoteAddress>(row.enable);
-    plan.before.assign(bytes->begin(), bytes->begin() + kJumpBytes);
-    plan.jump = *std::move(jump);
-    plan.prologue = *std::move(prologue);
-    return plan;
+    plan->before.assign(function.begin(), function.begin() + kJumpBytes);
+    plan->jump = *std::move(jump);
+    plan->prologue = *std::move(prologue);
+    return absl::OkStatus();
+  }
+
+  void PlanSlots(const std::string& what, const absl::Status& why, HookPlan* plan) {
+    plan->slots = SlotsThatLeadTo(memory_, FindLinkageSlots(memory_, objects_, plan->symbol.c_str(), &shim_.object()),
+                                  plan->function);
+    if (plan->slots.empty()) return;
+    plans_.partly = true;
+    plans_.notes.push_back(absl::StrCat(what, " cannot be hooked at its beginning (", why.message(),
+                                        "): only calls by ", plan->slots.size(),
+                                        " links of the libraries that are loaded now are seen"));
   }
 
   const RemoteMemory& memory_;
   const RemoteObjects& objects_;
   const ShimInProcess& shim_;
+  JumpPages pages_;
   HookPlans plans_;
 };
 
+bool IsInAny(const std::vector<RemoteRange>& ranges, uint64_t address) {
+  return std::any_of(ranges.begin(), ranges.end(),
+                     [address](const RemoteRange& range) { return range.Contains(address); });
+}
+
 bool IsInside(uint64_t address, const HookPlan& plan) {
-  return address > ToNumber(plan.function) && address < ToNumber(plan.function) + kJumpBytes;
+  return !plan.jump.empty() && address > ToNumber(plan.function) && address < ToNumber(plan.function) + kJumpBytes;
 }
 
 // A signal handler will return to an instruction that is replaced: its address stands on the stack.
@@ -135,8 +167,14 @@ absl::Status PrepareHooks(const RemoteMemory& memory, const ShimInProcess& shim,
   for (const HookPlan& plan : plans.hooks) {
     absl::StatusOr<AttachHook> row = memory.ReadValue<AttachHook>(shim.HookRow(plan.row));
     if (!row.ok()) return row.status();
+    const bool at_entry = !plan.jump.empty();
     absl::Status status = memory.Write(plan.trampoline, plan.prologue.code.data(), plan.prologue.code.size());
-    if (status.ok()) status = memory.WriteValue(plan.original_slot, ToNumber(plan.trampoline));
+    if (status.ok() && plan.far_jump != RemoteAddress::kNull) {
+      const std::vector<uint8_t> jump = EncodeFarJump(ToNumber(plan.hook));
+      status = memory.Write(plan.far_jump, jump.data(), jump.size());
+    }
+    if (status.ok())
+      status = memory.WriteValue(plan.original_slot, ToNumber(at_entry ? plan.trampoline : plan.function));
     if (status.ok() && plan.enable != RemoteAddress::kNull) status = memory.WriteValue(plan.enable, true);
     if (!status.ok()) return status;
     memcpy(row->saved, plan.before.data(), plan.before.size());
@@ -158,14 +196,38 @@ absl::Status WriteHooks(const RemoteMemory& memory, StoppedWorld* world, const H
       if (absl::Status status = MoveOut(&stopped, plan); !status.ok()) return status;
     if (absl::Status status = memory.Write(plan.function, plan.jump.data(), plan.jump.size()); !status.ok())
       return status;
+    for (RemoteAddress slot : plan.slots)
+      if (absl::Status status = memory.WriteValue(slot, ToNumber(plan.hook)); !status.ok()) return status;
     if (++written == plans.hooks.size() / 2) ReachTestPoint("half patched");
   }
   return absl::OkStatus();
 }
 
-absl::Status RemoveHooks(const RemoteMemory& memory, const ShimInProcess& shim) {
+HookedSlots FindHookedSlots(const RemoteMemory& memory, const RemoteObjects& objects, const ShimInProcess& shim) {
+  HookedSlots hooked;
+  const absl::StatusOr<AttachControl> control = shim.ReadControl();
+  if (!control.ok()) return hooked;
+  for (uint32_t i = 0; i < control->hook_count; ++i) {
+    const AttachHook& row = control->hooks[i];
+    const auto hook = objects.FindSymbol(shim.object(), row.symbol);
+    if (row.patched_at == 0 || row.saved_bytes != 0 || !hook.has_value()) continue;
+    hooked.rows.push_back({i, hook->address, FindLinkageSlots(memory, objects, row.symbol, &shim.object())});
+  }
+  return hooked;
+}
+
+absl::Status RemoveHooks(const RemoteMemory& memory, const ShimInProcess& shim, const HookedSlots& slots) {
   const absl::StatusOr<AttachControl> control = shim.ReadControl();
   if (!control.ok()) return control.status();
+  const std::vector<RemoteRange> our_code = shim.Code();
+  for (const HookedSlots::Row& row : slots.rows)
+    for (const LinkageSlot& slot : row.slots) {
+      // Only what still leads to us: the object may be gone, and another one be there.
+      uint64_t target = 0;
+      if (!memory.TryRead(slot.address, &target, sizeof target) || target != ToNumber(row.hook)) continue;
+      absl::Status status = memory.WriteValue(slot.address, control->hooks[row.row].patched_at);
+      if (!status.ok()) return status;
+    }
   for (uint32_t i = 0; i < control->hook_count; ++i) {
     AttachHook row = control->hooks[i];
     if (row.patched_at == 0) continue;
@@ -173,7 +235,7 @@ absl::Status RemoveHooks(const RemoteMemory& memory, const ShimInProcess& shim) 
     const auto function = static_cast<RemoteAddress>(row.patched_at);
     // Only what is ours: the library may be gone, and another one be there.
     const bool ours = row.saved_bytes == kJumpBytes && memory.TryRead(function, now, sizeof now) &&
-                      shim.object().range.Contains(DecodeJump(now, row.patched_at));
+                      IsInAny(our_code, DecodeJump(now, row.patched_at));
     if (ours)
       if (absl::Status status = memory.Write(function, row.saved, row.saved_bytes); !status.ok()) return status;
     row.patched_at = 0;

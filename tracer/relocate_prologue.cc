@@ -61,6 +61,11 @@ class Disassembly {
   size_t count_ = 0;
 };
 
+absl::Status TooFar(const cs_insn& instruction, absl::string_view why) {
+  return absl::OutOfRangeError(absl::StrCat("its first instructions cannot be moved so far: ", instruction.mnemonic,
+                                            " ", instruction.op_str, " ", why));
+}
+
 absl::Status Refuse(const cs_insn& instruction, absl::string_view why) {
   return absl::FailedPreconditionError(absl::StrCat("its first instructions cannot be moved: ", instruction.mnemonic,
                                                     " ", instruction.op_str, " ", why));
@@ -112,7 +117,7 @@ class Mover {
       return Refuse(instruction, "is a branch that has no long form");
     }
     const auto distance = Distance(target, here() + near.size() + sizeof(int32_t));
-    if (!distance.has_value()) return Refuse(instruction, "leads too far");
+    if (!distance.has_value()) return TooFar(instruction, "leads too far");
     Append(near.data(), near.size());
     Append(&*distance, sizeof *distance);
     return absl::OkStatus();
@@ -127,7 +132,8 @@ class Mover {
       if (x86.operands[i].type != X86_OP_MEM || x86.operands[i].mem.base != X86_REG_RIP) continue;
       const uint64_t target = instruction.address + instruction.size + static_cast<uint64_t>(x86.operands[i].mem.disp);
       const auto distance = Distance(target, next);
-      if (!distance.has_value() || x86.encoding.disp_offset == 0) return Refuse(instruction, "reads too far away");
+      if (x86.encoding.disp_offset == 0) return Refuse(instruction, "says nowhere what it reads");
+      if (!distance.has_value()) return TooFar(instruction, "reads too far away");
       memcpy(&moved_.code[at + x86.encoding.disp_offset], &*distance, sizeof *distance);
       break;
     }
@@ -163,7 +169,7 @@ absl::StatusOr<RelocatedPrologue> RelocatePrologue(absl::Span<const uint8_t> fun
 absl::StatusOr<std::vector<uint8_t>> EncodeJump(uint64_t from, uint64_t to) {
   const auto distance = Distance(to, from + kJumpBytes);
   if (!distance.has_value())
-    return absl::FailedPreconditionError(absl::StrFormat("a jump from %#x to %#x is too far", from, to));
+    return absl::OutOfRangeError(absl::StrFormat("a jump from %#x to %#x is too far", from, to));
   std::vector<uint8_t> code(kJumpBytes, kJumpNear);
   memcpy(&code[1], &*distance, sizeof *distance);
   return code;

@@ -24,10 +24,11 @@ struct RelocatedPrologue {
 };
 
 // `function` are the bytes of the whole function, which lies at `from`. Refused is what would not be the same code at
-// `to`: a branch of the function into its own first bytes, a return or a call among them, a target out of reach.
+// `to`: a branch of the function into its own first bytes, a return or a call among them. OutOfRange: it would be from
+// a place that is nearer.
 absl::StatusOr<RelocatedPrologue> RelocatePrologue(absl::Span<const uint8_t> function, uint64_t from, uint64_t to);
 
-// jmp rel32 at `from` to `to`. Unset: too far.
+// jmp rel32 at `from` to `to`. OutOfRange: too far.
 absl::StatusOr<std::vector<uint8_t>> EncodeJump(uint64_t from, uint64_t to);
 // Where a jmp rel32 that stands at `from` leads; 0: there is none.
 uint64_t DecodeJump(absl::Span<const uint8_t> code, uint64_t from);

@@ -53,7 +53,7 @@ StubRoom FindRoom(const RemoteObjects& objects) {
 }  // namespace
 
 absl::StatusOr<RemoteCaller> RemoteCaller::Create(const RemoteMemory& memory, const RemoteObjects& objects,
-                                                  const RemoteObject* shim) {
+                                                  const ShimInProcess* shim) {
   const StubRoom room = FindRoom(objects);
   if (room.data.bytes() < kMinDataBytes || room.code.bytes() == 0)
     return absl::FailedPreconditionError("no unused bytes for a call are left in the pages of its libraries");

@@ -26,7 +26,7 @@ class RemoteCaller {
  public:
   // `shim`: our own library there, nullptr before it is loaded. `memory` and `objects` must outlive the caller.
   static absl::StatusOr<RemoteCaller> Create(const RemoteMemory& memory, const RemoteObjects& objects,
-                                             const RemoteObject* shim);
+                                             const ShimInProcess* shim);
 
   const StubRoom& room() const { return room_; }
 
@@ -41,7 +41,7 @@ class RemoteCaller {
                                              std::chrono::milliseconds patience, std::chrono::milliseconds limit) const;
 
  private:
-  RemoteCaller(const RemoteMemory& memory, const RemoteObjects& objects, const RemoteObject* shim, StubRoom room)
+  RemoteCaller(const RemoteMemory& memory, const RemoteObjects& objects, const ShimInProcess* shim, StubRoom room)
       : memory_(&memory), objects_(&objects), unsafe_(objects, shim), room_(room) {}
 
   bool IsAnyThreadInRoom() const;

@@ -48,11 +48,18 @@ RemoteAddress DynamicAddress(const RemoteObject& object, uint64_t value) {
 }
 
 void FindTables(const RemoteMemory& memory, RemoteAddress dynamic, RemoteObject* object) {
+  uint64_t relocation_bytes = 0, plt_bytes = 0;
   for (const Elf64_Dyn& entry : ReadDynamic(memory, dynamic)) {
+    if (entry.d_tag == DT_RELA) object->relocations.start = DynamicAddress(*object, entry.d_un.d_ptr);
+    if (entry.d_tag == DT_RELASZ) relocation_bytes = entry.d_un.d_val;
+    if (entry.d_tag == DT_JMPREL) object->plt_relocations.start = DynamicAddress(*object, entry.d_un.d_ptr);
+    if (entry.d_tag == DT_PLTRELSZ) plt_bytes = entry.d_un.d_val;
     if (entry.d_tag == DT_SYMTAB) object->symbols = DynamicAddress(*object, entry.d_un.d_ptr);
     if (entry.d_tag == DT_STRTAB) object->strings = DynamicAddress(*object, entry.d_un.d_ptr);
     if (entry.d_tag == DT_GNU_HASH) object->hash = DynamicAddress(*object, entry.d_un.d_ptr);
   }
+  object->relocations.end = object->relocations.start + relocation_bytes;
+  object->plt_relocations.end = object->plt_relocations.start + plt_bytes;
 }
 
 void FindRange(RemoteObject* object) {

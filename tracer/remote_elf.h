@@ -27,6 +27,7 @@ struct RemoteObject {
   RemoteRange range;  // of all its segments
   std::vector<Elf64_Phdr> segments;
   RemoteAddress symbols = RemoteAddress::kNull, strings = RemoteAddress::kNull, hash = RemoteAddress::kNull;
+  RemoteRange relocations, plt_relocations;  // Elf64_Rela each
 
   absl::string_view BaseName() const;
   RemoteRange Segment(const Elf64_Phdr& segment) const {

@@ -46,6 +46,26 @@ RemoteAddress ShimInProcess::HookRow(uint32_t index) const {
   return control_ + offsetof(AttachControl, hooks) + index * sizeof(recording::AttachHook);
 }
 
+std::vector<RemoteRange> ShimInProcess::JumpPages() const {
+  std::vector<RemoteRange> pages;
+  const absl::StatusOr<AttachControl> control = ReadControl();
+  if (!control.ok()) return pages;
+  for (uint64_t address : control->jump_pages) {
+    constexpr uint64_t kPageBytes = 4096;
+    const auto start = static_cast<RemoteAddress>(address);
+    uint64_t magic = 0;
+    if (memory_->TryRead(start, &magic, sizeof magic) && magic == recording::kJumpPageMagic)
+      pages.push_back({start, start + kPageBytes});
+  }
+  return pages;
+}
+
+std::vector<RemoteRange> ShimInProcess::Code() const {
+  std::vector<RemoteRange> code = JumpPages();
+  code.push_back(object_->range);
+  return code;
+}
+
 absl::StatusOr<AttachControl> ShimInProcess::ReadControl() const {
   absl::StatusOr<AttachControl> control = memory_->ReadValue<AttachControl>(control_);
   if (!control.ok()) return control;
@@ -82,6 +102,14 @@ absl::Status ShimInProcess::WriteRequest(recording::AttachRequest request) const
 
 absl::Status ShimInProcess::WriteKeep(bool keep) const {
   return memory_->WriteValue(control_ + offsetof(AttachControl, keep), static_cast<uint32_t>(keep ? 1 : 0));
+}
+
+absl::Status ShimInProcess::WritePartlyHooked(bool partly) const {
+  return memory_->WriteValue(control_ + offsetof(AttachControl, partly_hooked), static_cast<uint32_t>(partly ? 1 : 0));
+}
+
+absl::Status ShimInProcess::WriteJumpPage(uint32_t index, uint64_t address) const {
+  return memory_->WriteValue(control_ + offsetof(AttachControl, jump_pages) + index * sizeof address, address);
 }
 
 absl::Status ShimInProcess::WriteHookRow(uint32_t index, const recording::AttachHook& row) const {

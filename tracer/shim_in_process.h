@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,11 +22,16 @@ class ShimInProcess {
   RemoteAddress start() const { return start_; }
   RemoteAddress safe_point() const { return safe_point_; }
   RemoteAddress HookRow(uint32_t index) const;
+  std::vector<RemoteRange> JumpPages() const;  // those that are there
+  // Where the code of the recorder lies: the shim itself, and its pages.
+  std::vector<RemoteRange> Code() const;
 
   absl::StatusOr<recording::AttachControl> ReadControl() const;
   absl::Status WriteSettings(const recording::AttachControl& control) const;  // of the next start; nothing else of it
   absl::Status WriteRequest(recording::AttachRequest request) const;
   absl::Status WriteKeep(bool keep) const;
+  absl::Status WritePartlyHooked(bool partly) const;
+  absl::Status WriteJumpPage(uint32_t index, uint64_t address) const;
   absl::Status WriteHookRow(uint32_t index, const recording::AttachHook& row) const;
 
   // The state after it has left all of `these`, or after `patience`.

@@ -55,8 +55,8 @@ std::vector<uint64_t> Unwind(pid_t thread) {
 
 }  // namespace
 
-UnsafeCode::UnsafeCode(const RemoteObjects& objects, const RemoteObject* shim) {
-  if (const RemoteObject* allocator = objects.FindDefinition("malloc", shim))
+UnsafeCode::UnsafeCode(const RemoteObjects& objects, const ShimInProcess* shim) {
+  if (const RemoteObject* allocator = objects.FindDefinition("malloc", shim == nullptr ? nullptr : &shim->object()))
     parts_.push_back({AllocatorRange(objects, *allocator), "the allocator"});
   if (const RemoteObject* libc = objects.FindByBaseName("libc.so")) {
     parts_.push_back({AllocatorRange(objects, *libc), "the allocator"});
@@ -66,7 +66,8 @@ UnsafeCode::UnsafeCode(const RemoteObjects& objects, const RemoteObject* shim) {
   }
   if (const RemoteObject* loader = objects.FindByBaseName("ld-linux"))
     parts_.push_back({loader->range, "the dynamic linker"});
-  if (shim != nullptr) parts_.push_back({shim->range, "nodeleak's own recorder"});
+  if (shim == nullptr) return;
+  for (const RemoteRange& range : shim->Code()) parts_.push_back({range, "nodeleak's own recorder"});
 }
 
 const UnsafeCode::Part* UnsafeCode::PartOf(uint64_t address) const {

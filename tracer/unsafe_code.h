@@ -10,13 +10,14 @@
 
 #include "tracer/remote_elf.h"
 #include "tracer/remote_memory.h"
+#include "tracer/shim_in_process.h"
 
 namespace nodeleak::tracer {
 
 class UnsafeCode {
  public:
   // `shim` may be nullptr.
-  UnsafeCode(const RemoteObjects& objects, const RemoteObject* shim);
+  UnsafeCode(const RemoteObjects& objects, const ShimInProcess* shim);
 
   // Why the stopped thread must not be borrowed; empty: it may. First every word of the inner stack is looked at: where
   // none points into unsafe code, none of it is being run. A word that does may be left over from an earlier call; then

@@ -35,7 +35,7 @@ namespace nodeleak::preload {
 namespace {
 
 constexpr long kFileTickMs = 20;  // between two looks at whether somebody wants us to stop
-constexpr int kFileTicks = 250;
+constexpr int kFileTicks = 750;   // the tracer plans its hooks meanwhile
 // Out of the way of programs that count on the lowest free number.
 constexpr int kFirstDescriptor = 900;
 
@@ -165,7 +165,12 @@ bool Begin(int file, const char** why) {
   options.flags = recording::kIsAttached | recording::kIsRootCommand | (is_node ? recording::kIsNode : 0u);
   if (!StartRecording(options, why)) return false;
   // The tracer hooks whatever the program itself is bound to.
-  SetCapability(recording::CapabilityId::kAllocations, recording::CapabilityState::kFull, nullptr);
+  const bool partly = Control().partly_hooked != 0;
+  SetCapability(recording::CapabilityId::kAllocations,
+                partly ? recording::CapabilityState::kDegraded : recording::CapabilityState::kFull,
+                partly ? "a function of the allocator could not be replaced: calls through pointers, and by libraries "
+                         "loaded later, are not seen, so a block may have been freed that is counted here"
+                       : nullptr);
   if (Control().other_allocator != 0) SetOtherAllocator();
   StartProcessHooks();
   StartFeatures(is_node, options.gc_at_end);

@@ -66,6 +66,10 @@ class Target:
             return maps.read()
 
 
+def preload(name):
+    return dict(os.environ, LD_PRELOAD=os.path.join(PROGRAMS, f'libattach_{name}.so'))
+
+
 def run(*command, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=GRACE, **options)
 
@@ -145,6 +149,36 @@ class ProgramTest(AttachTest):
             self.assertEqual({'blocks': 0, 'stacks': 0, 'bytes': 0}, totals['lost'])
             self.assertEqual(0, target.end()[0])
 
+    def jump_pages(self, target):
+        return re.findall(r'^\S+ r-xp 00000000 00:00 0 *$', target.mappings(), re.M)
+
+    def test_a_recorder_that_comes_to_lie_far_away(self):
+        with Target([program('threads')], env=preload('take_near')) as target:
+            self.cycles(target, 8, on_ms=30)
+            pages = self.jump_pages(target)
+            self.assertEqual(1, len(pages), target.mappings())
+            report, _ = self.attach(target)
+            self.assertGreater(report['totals']['allocations'], 10_000)
+            self.assertEqual(pages, self.jump_pages(target))
+            self.expect_clean_text(target)
+            status, said = target.end()
+            self.assertEqual((0, 0), (status, numbers(said)['corrupt']), said)
+
+    def test_an_allocator_whose_beginning_cannot_be_replaced(self):
+        with Target([program('threads'), 'counted'], env=preload('odd_allocator')) as target:
+            self.cycles(target, 4, on_ms=10, off_ms=0)  # the links are put back, or the next would find none
+            result = self.nodeleak('attach', '--keep', '-o', 'kept.rec', target.pid)
+            self.assertRegex(result.stderr, r'malloc in \S+libattach_odd_allocator.so cannot be hooked at its beginning')
+            allocated = int(target.say('go').split()[1])
+            self.nodeleak('detach', target.pid)
+            self.nodeleak('report', '-q', '--report=report.json', 'kept.rec')
+            with open(self.path('report.json')) as file:
+                report = json.load(file)
+            self.assertLess(abs(report['totals']['allocations'] - allocated), allocated / 1000, report['totals'])
+            allocations = [c for c in report['capabilities'] if c['name'] == 'allocations'][0]
+            self.assertEqual('degraded', allocations['state'])
+            self.assertEqual(0, target.end()[0])
+
     def test_a_process_that_becomes_another_program(self):
         source = 'import os, sys; print("ready", flush=True); sys.stdin.readline(); os.execvp("cat", ["cat"])'
         with Target([sys.executable, '-c', source]) as target:
@@ -175,7 +209,8 @@ class ProgramTest(AttachTest):
 
     def test_a_killed_tracer_leaves_a_healthy_process(self):
         for point in run(DRIVER, 'points').stdout.splitlines():
-            with self.subTest(point=point), Target([program('threads')]) as target:
+            environment = preload('take_near') if point == 'page mapped' else None
+            with self.subTest(point=point), Target([program('threads')], env=environment) as target:
                 # The recording that this one leaves is in the way of the next one's.
                 killed = run(DRIVER, 'die', str(target.pid), SHIM, self.path('cycles.rec'), point)
                 self.assertEqual(-signal.SIGKILL, killed.returncode, killed.stderr)
@@ -385,8 +420,7 @@ class NodeTest(AttachTest):
               console.log('done');
               process.stdin.once('data', () => process.exit());
             });"""
-        environment = dict(os.environ, LD_PRELOAD=os.path.join(PROGRAMS, 'libattach_counter.so'))
-        with Target([node, '-e', source, addon], env=environment) as target:
+        with Target([node, '-e', source, addon], env=preload('counter')) as target:
             # The hooks go in and out somewhere between two readings.
             early = self.allocations_so_far(target)
             self.nodeleak('attach', '--keep', '-q', '-o', 'counted.rec', target.pid)
@@ -404,6 +438,17 @@ class NodeTest(AttachTest):
             self.assertLess(most, least * 1.05)
             self.assertEqual({'blocks': 0, 'stacks': 0, 'bytes': 0}, totals['lost'])
             self.assertEqual(0, target.end('end\n')[0])
+
+    @on_each_node
+    def test_a_recorder_far_away_from_the_allocator_of_node(self, node):
+        source = 'globalThis.kept = []; setInterval(() => kept.push(Buffer.alloc(50021)), 5);' \
+                 'console.log("ready"); process.stdin.on("end", () => process.exit()).resume()'
+        with Target([node, '-e', source], env=preload('take_near')) as target:
+            self.cycles(target, 2, on_ms=20)
+            report, _ = self.attach(target)
+            self.assertTrue([g for g in report['groups'] if g['kind'] == 'array-buffer' and g['liveBlocks'] > 5])
+            self.expect_clean_text(target)
+            self.assertEqual(0, target.end()[0])
 
     @on_each_node
     def test_nothing_is_left_growing(self, node):

@@ -79,7 +79,7 @@ class AttachSession::Impl {
       : process_(std::move(process)), file_(std::move(file)), path_(std::move(path)) {}
 
   absl::Status Begin(const AttachOptions& options) {
-    const absl::Status status = StartAndHook(options);
+    absl::Status status = StartAndHook(options);
     if (!status.ok()) {
       socket_.Reset();
       const absl::Status ignored = process_->CleanUp();

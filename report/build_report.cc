@@ -108,6 +108,9 @@ Totals SumTotals(const Recording& recording, const std::vector<KindTotal>& kinds
   totals.stacks = recording.stacks.size() - 1;  // stack 0 is "unknown"
   totals.major_gcs = recording.totals.major_gcs;
   totals.lost = SumLosses(recording);
+  const bool attached = (recording.process.flags & recording::kIsAttached) != 0;
+  // A sampled recording does not know most blocks.
+  if (attached && recording.process.sample_bytes == 0) totals.unknown_frees = recording.totals.unknown_frees;
   return totals;
 }
 

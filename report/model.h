@@ -120,7 +120,7 @@ struct Group {
 inline uint64_t FreedBytes(const Group& group) { return group.garbage_bytes + group.pending_bytes; }
 
 // --- the process
-enum class Ending : uint8_t { kExit, kSignal, kKilled, kRunning, kDetached };
+enum class Ending : uint8_t { kExit, kSignal, kKilled, kRunning, kDetached, kExec };
 const char* EndingName(Ending ending);
 
 struct ProcessInfo {
@@ -129,6 +129,7 @@ struct ProcessInfo {
   std::string executable, working_directory;
   std::string node_version, v8_version;  // "" when it is not node
   uint64_t started_at_unix_ns = 0;
+  bool is_attached = false;  // watched since started_at_unix_ns only: it had run before
   double duration_seconds = 0;
   Ending ending = Ending::kRunning;
   std::optional<int> exit_code;
@@ -153,6 +154,7 @@ struct Totals {
   uint64_t allocated_bytes = 0, allocations = 0;
   uint64_t stacks = 0, major_gcs = 0;
   Lost lost;
+  std::optional<uint64_t> unknown_frees;  // frees of blocks from before the attach; not set when that is not known
 };
 
 struct ThreadTotal {

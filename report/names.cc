@@ -20,7 +20,7 @@ constexpr const char* kVerdictNames[] = {"growing", "lost",      "bounded",  "st
 static_assert(std::size(kVerdictNames) == static_cast<size_t>(Verdict::kNew) + 1);
 constexpr const char* kConfidenceNames[] = {"high", "likely", "low"};
 constexpr const char* kFrameTypeNames[] = {"js", "native", "wasm", "marker"};
-constexpr const char* kEndingNames[] = {"exit", "signal", "killed", "running", "detached"};
+constexpr const char* kEndingNames[] = {"exit", "signal", "killed", "running", "detached", "exec"};
 constexpr const char* kCapabilityStateNames[] = {"full", "degraded", "absent"};
 
 }  // namespace

@@ -27,6 +27,8 @@ std::string EndingText(const ProcessInfo& process) {
       return "still running";
     case Ending::kDetached:
       return "still running, detached";
+    case Ending::kExec:
+      return "became another program (exec)";
   }
   return "";
 }

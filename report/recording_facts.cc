@@ -50,8 +50,9 @@ Ending EndingOf(recording::Ending ending) {
     case recording::Ending::kDetached:
       return Ending::kDetached;
     case recording::Ending::kExited:
-    case recording::Ending::kReplaced:
       return Ending::kExit;
+    case recording::Ending::kReplaced:
+      return Ending::kExec;
   }
   return Ending::kKilled;
 }
@@ -102,6 +103,7 @@ ProcessInfo DescribeProcess(const Recording& recording) {
   process.node_version = std::string(source.node_version);
   process.v8_version = std::string(source.v8_version);
   process.started_at_unix_ns = source.start_realtime_ns;
+  process.is_attached = (source.flags & recording::kIsAttached) != 0;
   process.duration_seconds = static_cast<double>(source.duration_ns) / 1e9;
   process.ending = EndingOf(source.ending);
   if (source.ending == recording::Ending::kExited && source.exit_code >= 0) process.exit_code = source.exit_code;

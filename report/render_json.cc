@@ -12,6 +12,11 @@
 namespace nodeleak::report {
 namespace {
 
+std::string Timestamp(uint64_t unix_ns) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::FromUnixNanos(static_cast<int64_t>(unix_ns)),
+                          absl::UTCTimeZone());
+}
+
 void WriteProcess(const ProcessInfo& process, JsonWriter* json) {
   json->Key("process");
   json->BeginObject();
@@ -24,9 +29,9 @@ void WriteProcess(const ProcessInfo& process, JsonWriter* json) {
   json->Field("executable", process.executable);
   json->Field("node", process.node_version);
   json->Field("v8", process.v8_version);
-  json->Field("startedAt", absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ",
-                                            absl::FromUnixNanos(static_cast<int64_t>(process.started_at_unix_ns)),
-                                            absl::UTCTimeZone()));
+  json->Field("startedAt", Timestamp(process.started_at_unix_ns));
+  json->Key("watchedSince");
+  process.is_attached ? json->String(Timestamp(process.started_at_unix_ns)) : json->Null();
   json->SecondsField("durationSeconds", process.duration_seconds);
   json->Field("ended", EndingName(process.ending));
   json->Key("exitCode");
@@ -58,6 +63,8 @@ void WriteTotals(const Totals& totals, JsonWriter* json) {
   json->Field("allocations", totals.allocations);
   json->Field("stacks", totals.stacks);
   json->Field("majorGcs", totals.major_gcs);
+  json->Key("unknownFrees");
+  totals.unknown_frees.has_value() ? json->Integer(*totals.unknown_frees) : json->Null();
   json->Key("lost");
   json->BeginCompactObject();
   json->Field("blocks", totals.lost.blocks);

@@ -147,6 +147,7 @@ class Waterfall {
       AddLine({"anonymous mappings", unexplained_, unexplained_, "JavaScript heap, large blocks, stacks"});
       unexplained_ = 0;
     }
+    AddOlder();
     std::stable_sort(memory_.lines.begin(), memory_.lines.end(), [](const MemoryLine& left, const MemoryLine& right) {
       return left.touched_bytes.value_or(0) > right.touched_bytes.value_or(0);
     });
@@ -235,6 +236,23 @@ class Waterfall {
     unexplained_ -= heap;
     AddLine({absl::StrCat(kJsHeapLine, ", older"), heap, heap, "V8's own count: mapped before the recording began",
              SpacesOf(recording_)});
+  }
+
+  // Of a process that was attached to: what nobody owns was there before, or came past the hooks. Whose it is cannot be
+  // told, but V8's own counter says how much of it may be ArrayBuffers.
+  void AddOlder() {
+    const bool whole = !picture_.unrecorded && (picture_.picture.flags & recording::kPictureCut) == 0;
+    if ((recording_.process.flags & recording::kIsAttached) == 0 || !whole) return;
+    uint64_t external = 0, recorded = 0;
+    for (const recording::Isolate& isolate : recording_.isolates)
+      if (isolate.disposed_ns == 0) external += isolate.external;
+    for (const MemoryLine& line : memory_.lines)
+      if (line.name == KindName(Kind::kArrayBuffer)) recorded = line.bytes;
+    std::string detail = "mapped before nodeleak attached, not recorded";
+    if (HasSpaces() && external > recorded)
+      absl::StrAppend(&detail, "; ArrayBuffers and the like by V8's own count: ", FormatBytes(external - recorded));
+    AddLine({"older mappings", unexplained_, unexplained_, std::move(detail)});
+    unexplained_ = 0;
   }
 
   void AddBesides() {

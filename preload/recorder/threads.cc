@@ -43,7 +43,19 @@ void ReadName(uint32_t tid, char (&name)[16]) {
 }
 
 // A thread that pthread_create made knows its stack; for others (main, raw clone) the maps tell.
-StackBounds OwnStackBounds(bool from_pthread_create) {
+// Of a thread that was there before us. glibc keeps the thread's own block, which fs points to, at the upper end of the
+// stack's memory, and a guard that cannot be accessed below it; the kernel may show what lies behind it as one mapping
+// with it, hundreds of megabytes even.
+StackBounds StackMemoryIn(const StackBounds& mapping) {
+  constexpr uint64_t kThreadBlock = 2304, kPage = 4096;  // sizeof(struct pthread) of glibc 2.28 to 2.41, and less
+  uint64_t block;
+  asm("mov %%fs:0, %0" : "=r"(block));
+  const uint64_t end = (block + kThreadBlock + kPage - 1) & ~(kPage - 1);
+  if (block < mapping.low || end > mapping.high) return {0, 0};  // the main thread, or somebody else's stack
+  return {mapping.low, end};
+}
+
+void FindOwnStack(bool from_pthread_create, ThreadState* state) {
   const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
   pthread_attr_t attributes;
   if (from_pthread_create && pthread_getattr_np(pthread_self(), &attributes) == 0) {
@@ -52,9 +64,12 @@ StackBounds OwnStackBounds(bool from_pthread_create) {
     const bool known = pthread_attr_getstack(&attributes, &start, &bytes) == 0;
     pthread_attr_destroy(&attributes);
     const uint64_t end = reinterpret_cast<uint64_t>(start) + bytes;
-    if (known && here < end) return {reinterpret_cast<uint64_t>(start), end};
+    state->bounds = state->memory = {reinterpret_cast<uint64_t>(start), end};
+    if (known && here < end) return;
   }
-  return {here, FindStackEnd(here)};
+  const StackBounds mapping = FindMappingAround(here);
+  state->bounds = {here, mapping.high};
+  state->memory = StackMemoryIn(mapping);
 }
 
 }  // namespace
@@ -111,7 +126,7 @@ ThreadState* Threads::TakeState(bool from_pthread_create) {
   if (state == nullptr) return nullptr;
   state->recording = RecordingNumber();
   state->stack.remembered = 0;
-  state->bounds = OwnStackBounds(from_pthread_create);
+  FindOwnStack(from_pthread_create, state);
   constexpr uint64_t kMostGrowth = 64u << 20;
   state->lowest = from_pthread_create ? state->bounds.low : state->bounds.low - kMostGrowth;
   return state;
@@ -126,8 +141,8 @@ void Threads::Started(uint32_t index) {
   if (index != kNoIndex) {
     Thread& thread = threads_[index];
     thread.tid = CurrentTid();
-    thread.stack_start = state->bounds.low;
-    thread.stack_end = state->bounds.high;
+    thread.stack_start = state->memory.low;
+    thread.stack_end = state->memory.high;
     ReadName(thread.tid, thread.name);
   }
   t_locals.state = state;
@@ -143,7 +158,8 @@ ThreadState* Threads::MakeState() {
   thread.creation_stack = kNoIndex;
   thread.tid = CurrentTid();
   thread.start_ns = Now();
-  thread.stack_end = state->bounds.high;
+  thread.stack_start = state->memory.low;
+  thread.stack_end = state->memory.high;
   if (thread.tid == static_cast<uint32_t>(RawSyscall(SYS_getpid)))
     thread.role = static_cast<uint32_t>(ThreadRole::kMain);
   ReadName(thread.tid, thread.name);

@@ -365,9 +365,9 @@ __attribute__((noinline)) void WalkStack(StackBounds bounds, WalkedStack* stack)
   stack->stack_end = bounds.high;
 }
 
-uint64_t FindStackEnd(uint64_t address) {
+StackBounds FindMappingAround(uint64_t address) {
   MappedText maps = ReadWholeFile("/proc/self/maps");
-  uint64_t end = 0;
+  StackBounds found = {0, 0};
   for (const char* p = maps.data; p != nullptr && *p != '\0';) {
     uint64_t bounds[2] = {0, 0};
     for (uint64_t& bound : bounds) {
@@ -377,14 +377,16 @@ uint64_t FindStackEnd(uint64_t address) {
       ++p;
     }
     if (address >= bounds[0] && address < bounds[1]) {
-      end = bounds[1];
+      found = {bounds[0], bounds[1]};
       break;
     }
     p = strchr(p, '\n');
     if (p != nullptr) ++p;
   }
   UnmapMemory(maps.data, maps.mapped);
-  return end;
+  return found;
 }
+
+uint64_t FindStackEnd(uint64_t address) { return FindMappingAround(address).high; }
 
 }  // namespace nodeleak::preload

@@ -45,8 +45,9 @@ bool StartStackWalk(bool has_v8);
 // set to here.
 void WalkStack(StackBounds bounds, WalkedStack* stack);
 
-// The end of the memory mapping around `address`: the limit for a thread whose stack is not known otherwise. Reads
-// /proc/self/maps.
+// The memory mapping around `address`, and its end: the limit for a thread whose stack is not known otherwise. 0: there
+// is none. Reads /proc/self/maps.
+StackBounds FindMappingAround(uint64_t address);
 uint64_t FindStackEnd(uint64_t address);
 
 // Code went away (dlclose, a worker's code range) or a module was found to be gone: what is known by pc is dropped.

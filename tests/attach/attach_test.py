@@ -2,6 +2,7 @@
 
 attach_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
 """
+import datetime
 import fcntl
 import json
 import os
@@ -182,7 +183,8 @@ class ProgramTest(AttachTest):
     def test_a_process_that_becomes_another_program(self):
         source = 'import os, sys; print("ready", flush=True); sys.stdin.readline(); os.execvp("cat", ["cat"])'
         with Target([sys.executable, '-c', source]) as target:
-            attach = subprocess.Popen([NODELEAK, 'attach', str(target.pid)], cwd=self.folder, text=True,
+            json_file = self.path('exec.json')
+            attach = subprocess.Popen([NODELEAK, 'attach', f'--report={json_file}', str(target.pid)], cwd=self.folder, text=True,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             while 'Ctrl-C ends it' not in attach.stderr.readline():
                 self.assertIsNone(attach.poll())
@@ -191,6 +193,8 @@ class ProgramTest(AttachTest):
             report = attach.communicate(timeout=GRACE)[0]
             self.assertEqual(0, attach.returncode)
             self.assertIn('it has become another program since', ' '.join(report.split()))
+            with open(json_file) as file:
+                self.assertEqual('exec', json.load(file)['process']['ended'])
             self.assertEqual((0, 'still\n'), target.end('still\n'))
 
     def test_registers_of_a_borrowed_thread_are_kept(self):
@@ -449,6 +453,37 @@ class NodeTest(AttachTest):
             self.assertTrue([g for g in report['groups'] if g['kind'] == 'array-buffer' and g['liveBlocks'] > 5])
             self.expect_clean_text(target)
             self.assertEqual(0, target.end()[0])
+
+    @on_each_node
+    def test_memory_from_before_is_called_that(self, node):
+        mib = 1 << 20
+        source = """
+            globalThis.old = Array.from({ length: 150 }, () => Buffer.allocUnsafeSlow(1 << 20).fill(1));
+            console.log('ready');
+            process.stdin.once('data', () => {
+              old.length = 100; gc(); setTimeout(() => { gc(); setTimeout(console.log, 50, 'freed'); }, 50);
+              process.stdin.once('data', () => process.exit());
+            });"""
+        with Target([node, '--expose-gc', '-e', source]) as target:
+            before = time.time()
+            self.nodeleak('attach', '--keep', '-q', '-o', 'old.rec', target.pid)
+            after = time.time()
+            self.assertEqual('freed', target.say('go'))
+            self.nodeleak('detach', target.pid)
+            self.nodeleak('report', '-q', '--report=old.json', 'old.rec')
+            self.assertEqual(0, target.end('end\n')[0])
+        with open(self.path('old.json')) as file:
+            report = json.load(file)
+        lines = {line['name']: line for line in report['memory']['lines']}
+        older = lines['older mappings']
+        self.assertGreaterEqual(older['touchedBytes'], 100 * mib, lines)
+        self.assertRegex(older['detail'], r"before nodeleak attached.*by V8's own count: 1\d\d\.\d MiB")
+        self.assertLess(lines['thread stacks']['touchedBytes'], 32 * mib, lines)
+        self.assertEqual(0, lines['unexplained']['touchedBytes'], lines)
+        self.assertGreaterEqual(report['totals']['unknownFrees'], 50)
+        since = datetime.datetime.fromisoformat(report['process']['watchedSince'].replace('Z', '+00:00')).timestamp()
+        self.assertTrue(before - 0.01 <= since <= after + 0.01, (before, since, after))
+        self.assertLess(sum(group['liveBytes'] for group in report['groups']), 64 * mib)
 
     @on_each_node
     def test_nothing_is_left_growing(self, node):

@@ -99,6 +99,24 @@ TEST(Waterfall, WhatAPictureLostIsUnexplained) {
   EXPECT_EQ(memory.notes.size(), 1u);
 }
 
+TEST(Waterfall, WhatWasThereBeforeAnAttachIsSaidToBe) {
+  Program program;
+  program.recording.process.flags = recording::kIsAttached;
+  program.recording.isolates.resize(1);
+  program.recording.isolates[0].external = 70 * kMiB;
+  PictureInfo info = Picture(110 * kMiB);
+  info.picture.flags = 0;
+  info.uses = {{1, 0, 3, 10 * kMiB, 10 * kMiB, 0}};
+  SetPart(MemoryPart::kBlocks, 10 * kMiB, &info);
+  SetPart(MemoryPart::kUnexplained, 100 * kMiB, &info);
+  const Memory memory = DescribePicture(program.recording, info, program.classified);
+  ASSERT_NE(Line(memory, "older mappings"), nullptr);
+  EXPECT_EQ(Line(memory, "older mappings")->bytes, 100 * kMiB);
+  EXPECT_THAT(Line(memory, "older mappings")->detail, HasSubstr("by V8's own count: 60.0 MiB"));
+  EXPECT_EQ(Line(memory, kUnexplainedLine)->bytes, 0u);
+  EXPECT_EQ(Sum(memory), memory.rss_bytes);
+}
+
 TEST(Waterfall, OneArenaIsNoCaseForFewerArenas) {
   Program program;
   PictureInfo info = Picture(500 * kMiB);

@@ -16,7 +16,7 @@ struct ThreadState {
   bool counts_alone;      // the main thread: no other one is counted under the same
   StackBounds bounds;
   StackBounds memory;  // all of the stack; {0, 0}: not known, or the main thread's, which grows
-  uint64_t lowest;  // below it is another stack; the main thread's own one grows
+  uint64_t lowest;     // below it is another stack; the main thread's own one grows
   WalkedStack stack;
 };
 

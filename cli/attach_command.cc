@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -26,12 +27,12 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-absl::StatusOr<tracer::AttachTarget> FindTarget(const Invocation& invocation) {
+absl::StatusOr<tracer::AttachTarget> FindTarget(const Invocation& invocation, absl::string_view verb) {
   int pid = 0;
   if (invocation.operands.size() != 1 || !absl::SimpleAtoi(invocation.operands[0], &pid) || pid <= 0)
     return absl::InvalidArgumentError(absl::StrCat("nodeleak ", invocation.command_name, " takes one process id, not '",
                                                    absl::StrJoin(invocation.operands, " "), "'"));
-  return tracer::CheckAttachable(pid);
+  return tracer::CheckAttachable(pid, verb);
 }
 
 // What ends an attach early. Blocked all the while: a second Ctrl-C must not cut the detaching short.
@@ -78,11 +79,18 @@ void Watch(const Settings& settings, const EndSignals& signals, GrowthBySite* gr
   }
 }
 
-void SayPauses(const tracer::AttachSession& session) {
-  std::vector<std::string> texts;
-  for (std::chrono::microseconds pause : session.pauses())
-    texts.push_back(absl::StrFormat("%.1f", static_cast<double>(pause.count()) / 1000));
-  Say(absl::StrCat("the process stood still for ", absl::StrJoin(texts, ", "), " ms"));
+// The value that `part` of them do not exceed.
+double Milliseconds(const std::vector<std::chrono::microseconds>& sorted, double part) {
+  const auto rank = static_cast<size_t>(std::ceil(part * static_cast<double>(sorted.size())));
+  return static_cast<double>(sorted[std::max<size_t>(rank, 1) - 1].count()) / 1000;
+}
+
+void SayPauses(std::vector<std::chrono::microseconds> pauses) {
+  if (pauses.empty()) return;
+  std::sort(pauses.begin(), pauses.end());
+  Say(absl::StrFormat("the process stood still %d time%s: p50 %.1f ms, p95 %.1f ms, longest %.1f ms", pauses.size(),
+                      pauses.size() == 1 ? "" : "s", Milliseconds(pauses, 0.5), Milliseconds(pauses, 0.95),
+                      Milliseconds(pauses, 1)));
 }
 
 absl::StatusOr<tracer::AttachOptions> MakeOptions(const Settings& settings, const tracer::AttachTarget& target) {
@@ -119,7 +127,7 @@ int Report(const Settings& settings, const std::string& recording) {
 int AttachCommand(const Invocation& invocation) {
   const Settings& settings = invocation.settings;
   if (absl::Status status = CheckReportFolders(settings); !status.ok()) return Trouble(status.message());
-  const absl::StatusOr<tracer::AttachTarget> target = FindTarget(invocation);
+  const absl::StatusOr<tracer::AttachTarget> target = FindTarget(invocation, "attach to");
   if (!target.ok()) return Trouble(target.status().message());
   const absl::StatusOr<std::string> recorded = tracer::FindRecordingOf(*target);
   if (!recorded.ok()) return Trouble(recorded.status().message());
@@ -137,25 +145,27 @@ int AttachCommand(const Invocation& invocation) {
   if (!session.ok()) return Trouble(session.status().message());
   if (!settings.quiet)
     for (const std::string& note : session->notes()) Say(note);
+  if (settings.keep && !settings.quiet) SayPauses(session->pauses());
   if (settings.keep) return Keep(*target, options->recording, &*session);
   if (!settings.quiet && !settings.duration_ms.has_value())
     Say(absl::StrCat("recording process ", target->pid, "; Ctrl-C ends it"));
   GrowthBySite growth(options->recording, absl::StrCat("/proc/", target->pid, "/root"));
   Watch(settings, signals, &growth, &*session);
   const absl::Status detached = session->Detach(settings.gc_at_end);
-  if (!settings.quiet) SayPauses(*session);
+  if (!settings.quiet) SayPauses(session->pauses());
   if (!detached.ok()) Say(detached.message());
   const int status = Report(settings, options->recording);
   return detached.ok() ? status : kExitTrouble;
 }
 
 int DetachCommand(const Invocation& invocation) {
-  const absl::StatusOr<tracer::AttachTarget> target = FindTarget(invocation);
+  const absl::StatusOr<tracer::AttachTarget> target = FindTarget(invocation, "detach from");
   if (!target.ok()) return Trouble(target.status().message());
   const EndSignals signals;
   const absl::StatusOr<tracer::DetachResult> result = tracer::Detach(*target, invocation.settings.gc_at_end);
   if (!result.ok()) return Trouble(result.status().message());
   for (const std::string& note : result->notes) Say(note);
+  if (!invocation.settings.quiet) SayPauses(result->pauses);
   if (!result->found) return Trouble(absl::StrCat("nothing of nodeleak is at work in process ", target->pid));
   Say(result->recording.empty()
           ? absl::StrCat("cleaned up what an earlier nodeleak left in process ", target->pid)

@@ -283,6 +283,7 @@ absl::StatusOr<DetachResult> Detach(const AttachTarget& target, bool collect) {
   }
   if (absl::Status status = (*process)->CleanUp(); !status.ok()) return About(target, "detach from", status);
   result.notes = (*process)->notes();
+  result.pauses = (*process)->pauses();
   return result;
 }
 

@@ -63,6 +63,7 @@ struct DetachResult {
   bool found = false;     // there was something to take back
   std::string recording;  // of the kept one; may be empty
   std::vector<std::string> notes;
+  std::vector<std::chrono::microseconds> pauses;  // of the process: how long all its threads stood still, each time
 };
 absl::StatusOr<DetachResult> Detach(const AttachTarget& target, bool collect);
 

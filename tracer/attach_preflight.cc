@@ -22,9 +22,7 @@ namespace {
 
 constexpr size_t kHeadBytes = 4096;  // ELF header and program headers are in here
 
-absl::Status Refuse(pid_t pid, absl::string_view why) {
-  return absl::FailedPreconditionError(absl::StrCat("cannot attach to ", pid, ": ", why));
-}
+absl::Status Refuse(absl::string_view why) { return absl::FailedPreconditionError(why); }
 
 std::string Comm(pid_t pid) { return std::string(absl::StripAsciiWhitespace(ReadProcFile(pid, "comm"))); }
 
@@ -32,7 +30,7 @@ std::string RealUser(absl::string_view status) {
   return std::string(absl::string_view(StatusField(status, "Uid")).substr(0, StatusField(status, "Uid").find('\t')));
 }
 
-absl::Status CheckState(pid_t pid, const std::string& status) {
+absl::Status CheckState(const std::string& status) {
   struct Row {
     char state;
     const char* why;
@@ -44,13 +42,13 @@ absl::Status CheckState(pid_t pid, const std::string& status) {
   };
   const std::string state = StatusField(status, "State");
   for (const Row& row : kStates)
-    if (absl::StartsWith(state, std::string(1, row.state))) return Refuse(pid, row.why);
+    if (absl::StartsWith(state, std::string(1, row.state))) return Refuse(row.why);
   pid_t tracer = 0;
   if (absl::SimpleAtoi(StatusField(status, "TracerPid"), &tracer) && tracer != 0)
-    return Refuse(pid, absl::StrCat("process ", tracer, " (", Comm(tracer),
-                                    ") is tracing it, and there can be only one tracer; end that one first"));
+    return Refuse(absl::StrCat("process ", tracer, " (", Comm(tracer),
+                               ") is tracing it, and there can be only one tracer; end that one first"));
   if (StatusField(status, "Seccomp") == "1")
-    return Refuse(pid, "it runs under strict seccomp and may do nothing but read, write and exit");
+    return Refuse("it runs under strict seccomp and may do nothing but read, write and exit");
   return absl::OkStatus();
 }
 
@@ -70,22 +68,21 @@ std::string FindInterpreter(int fd, const Elf64_Ehdr& elf, const std::string& he
   return "";
 }
 
-absl::Status CheckExecutable(pid_t pid, int fd) {
+absl::Status CheckExecutable(int fd) {
   std::string head(kHeadBytes, '\0');
   const ssize_t got = pread(fd, head.data(), head.size(), 0);
   head.resize(got > 0 ? static_cast<size_t>(got) : 0);
-  if (head.size() <= EI_CLASS || !absl::StartsWith(head, ELFMAG)) return Refuse(pid, "its program is no ELF file");
-  if (head[EI_CLASS] == ELFCLASS32)
-    return Refuse(pid, "it is a 32-bit program; nodeleak attaches to 64-bit x86 programs");
+  if (head.size() <= EI_CLASS || !absl::StartsWith(head, ELFMAG)) return Refuse("its program is no ELF file");
+  if (head[EI_CLASS] == ELFCLASS32) return Refuse("it is a 32-bit program; nodeleak attaches to 64-bit x86 programs");
   Elf64_Ehdr elf;
-  if (head.size() < sizeof elf) return Refuse(pid, "its program is no ELF file");
+  if (head.size() < sizeof elf) return Refuse("its program is no ELF file");
   memcpy(&elf, head.data(), sizeof elf);
-  if (elf.e_machine != EM_X86_64) return Refuse(pid, "it is a program for another processor than x86-64");
+  if (elf.e_machine != EM_X86_64) return Refuse("it is a program for another processor than x86-64");
   const std::string interpreter = FindInterpreter(fd, elf, head);
   if (interpreter.empty())
-    return Refuse(pid, "it is statically linked, so no library can be loaded into it; use a dynamically linked build");
+    return Refuse("it is statically linked, so no library can be loaded into it; use a dynamically linked build");
   if (absl::StrContains(interpreter, "ld-musl"))
-    return Refuse(pid, "it is linked with musl (Alpine Linux?); nodeleak attaches to programs that use glibc");
+    return Refuse("it is linked with musl (Alpine Linux?); nodeleak attaches to programs that use glibc");
   return absl::OkStatus();
 }
 
@@ -132,27 +129,36 @@ std::string ExplainRefusal(pid_t pid) {
   return "it has more rights than nodeleak (capabilities, or it made itself undumpable); run nodeleak as root";
 }
 
-absl::StatusOr<AttachTarget> CheckAttachable(pid_t pid) {
+namespace {
+
+absl::StatusOr<AttachTarget> Check(pid_t pid) {
   const std::string status = ReadProcFile(pid, "status");
-  if (status.empty()) return Refuse(pid, "there is no such process");
-  if (pid == getpid()) return Refuse(pid, "that is nodeleak itself");
+  if (status.empty()) return Refuse("there is no such process");
+  if (pid == getpid()) return Refuse("that is nodeleak itself");
   if (StatusField(status, "Tgid") != absl::StrCat(pid))
-    return Refuse(pid,
-                  absl::StrCat("that is a thread of process ", StatusField(status, "Tgid"), "; attach to that one"));
-  if (absl::Status checked = CheckState(pid, status); !checked.ok()) return checked;
+    return Refuse(absl::StrCat("that is a thread of process ", StatusField(status, "Tgid"), "; attach to that one"));
+  if (absl::Status checked = CheckState(status); !checked.ok()) return checked;
   UniqueFd executable(open(ProcPath(pid, "exe").c_str(), O_RDONLY | O_CLOEXEC));
   if (!executable.valid()) {
-    if (errno == ENOENT) return Refuse(pid, "it has no program: it is a thread of the kernel");
-    if (errno == EACCES || errno == EPERM) return Refuse(pid, ExplainRefusal(pid));
-    return Refuse(pid, absl::StrCat("cannot open its program: ", strerror(errno)));
+    if (errno == ENOENT) return Refuse("it has no program: it is a thread of the kernel");
+    if (errno == EACCES || errno == EPERM) return Refuse(ExplainRefusal(pid));
+    return Refuse(absl::StrCat("cannot open its program: ", strerror(errno)));
   }
-  if (absl::Status checked = CheckExecutable(pid, executable.get()); !checked.ok()) return checked;
+  if (absl::Status checked = CheckExecutable(executable.get()); !checked.ok()) return checked;
   AttachTarget target;
   target.pid = pid;
   target.start_ticks = recording::ProcessStartTicks(static_cast<uint32_t>(pid)).value_or(0);
   target.executable = ReadExecutableName(pid);
   target.notes = Notes(target, status);
   return target;
+}
+
+}  // namespace
+
+absl::StatusOr<AttachTarget> CheckAttachable(pid_t pid, absl::string_view verb) {
+  absl::StatusOr<AttachTarget> target = Check(pid);
+  if (target.ok()) return target;
+  return absl::Status(target.status().code(), absl::StrCat("cannot ", verb, " ", pid, ": ", target.status().message()));
 }
 
 }  // namespace nodeleak::tracer

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace nodeleak::tracer {
 
@@ -18,7 +19,8 @@ struct AttachTarget {
   std::vector<std::string> notes;  // sentences for the person; nothing that forbids it
 };
 
-absl::StatusOr<AttachTarget> CheckAttachable(pid_t pid);
+// `verb` is for the sentence: "cannot attach to 4242: ...".
+absl::StatusOr<AttachTarget> CheckAttachable(pid_t pid, absl::string_view verb = "attach to");
 
 // Why ptrace or the memory of a process is refused although it exists: whose it is, Yama, capabilities.
 std::string ExplainRefusal(pid_t pid);

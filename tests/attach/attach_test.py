@@ -277,6 +277,8 @@ class RefusalTest(AttachTest):
         process = subprocess.Popen(['true'])
         process.wait()
         self.refused(process.pid, 'there is no such process')
+        self.assertIn(f'cannot detach from {process.pid}: there is no such process',
+                      self.nodeleak('detach', process.pid, status=2).stderr)
         self.assertIn('takes one process id', self.nodeleak('attach', 'node', status=2).stderr)
 
     def test_a_thread(self):
@@ -308,16 +310,77 @@ class RefusalTest(AttachTest):
                 time.sleep(0.01)
             self.refused(target.pid, 'strict seccomp')
 
+    def test_a_program_under_a_seccomp_filter(self):
+        source = """
+            #include <errno.h>
+            #include <linux/filter.h>
+            #include <linux/seccomp.h>
+            #include <stdio.h>
+            #include <sys/prctl.h>
+            #include <sys/syscall.h>
+            #include <unistd.h>
+            int main() {
+              struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+              struct sock_fprog program = {4, code};
+              if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
+              puts("ready");
+              fflush(stdout);
+              for (char byte; read(0, &byte, 1) > 0;) {}
+              return 7;
+            }"""
+        with Target([self.compile('gcc', source)]) as target:
+            self.refused(target.pid, 'memfd_create: Operation not permitted.*seccomp filter')
+            self.assertEqual(7, target.end()[0])
+
+    def refused_as(self, target, sentence, *wrapper):
+        os.chmod(self.folder, 0o777)
+        result = run(*wrapper, NODELEAK, 'attach', '--duration=1ms', str(target.pid), cwd=self.folder)
+        self.assertEqual(2, result.returncode, result.stderr)
+        self.assertRegex(result.stderr, f'cannot attach to {target.pid}: .*{sentence}')
+        self.assertEqual(0, target.end('x')[0])
+
+    def test_without_the_capability(self):
+        if os.geteuid() != 0 or shutil.which('setpriv') is None:
+            self.skipTest('no right to give up a capability')
+        with Target([program('sleeps'), 'poll']) as target:
+            self.refused_as(target, 'even to root: is CAP_SYS_PTRACE missing', 'setpriv', '--bounding-set=-sys_ptrace')
+
+    def test_a_process_with_more_rights(self):
+        if os.geteuid() != 0 or shutil.which('setpriv') is None:
+            self.skipTest('only root can become two users')
+        nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']
+        more = nobody + ['--inh-caps=+kill', '--ambient-caps=+kill', program('sleeps'), 'poll']
+        # What Yama says decides the sentence; on a kernel without it, its file is a stand-in.
+        for scope, sentence in ((None, 'it has more rights than nodeleak'), ('1', 'ptrace_scope is 1.*run nodeleak as root'),
+                                ('3', 'until it is booted again')):
+            if scope is None and os.path.exists('/proc/sys/kernel/yama/ptrace_scope'):
+                continue
+            stand_in = 'mount -t tmpfs none /proc/sys/kernel && mkdir /proc/sys/kernel/yama && ' \
+                       f'echo {scope} > /proc/sys/kernel/yama/ptrace_scope && exec "$@"'
+            inside = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', stand_in, 'sh'] if scope else []
+            if inside and run(*inside, 'true').returncode != 0:
+                self.skipTest('no right to mount')
+            with self.subTest(scope=scope), Target(more) as target:
+                self.refused_as(target, sentence, *inside, *nobody)
+
     def test_a_stopped_process(self):
         with Target([program('sleeps'), 'poll']) as target:
             target.process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, target.pid, os.WSTOPPED | os.WNOWAIT)
             self.refused(target.pid, 'stopped.*kill -CONT')
+            target.process.send_signal(signal.SIGCONT)
+            self.assertEqual(0, target.end('x')[0])
 
     def test_a_traced_process(self):
         with Target([program('sleeps'), 'poll']) as target:
             with Target([DRIVER, 'hold', str(target.pid)]) as tracer:
                 self.refused(target.pid, f'process {tracer.pid} .*tracing it')
+                tracer.end()
+            self.assertEqual(0, target.end('x')[0])
 
     def test_a_zombie(self):
         process = subprocess.Popen(['true'])
@@ -469,7 +532,10 @@ class NodeTest(AttachTest):
             self.nodeleak('attach', '--keep', '-q', '-o', 'old.rec', target.pid)
             after = time.time()
             self.assertEqual('freed', target.say('go'))
-            self.nodeleak('detach', target.pid)
+            self.assertIn('A worker that has slept ever since nodeleak attached is not known yet',
+                          ' '.join(self.nodeleak('gc', target.pid).stdout.split()))
+            self.assertRegex(self.nodeleak('detach', target.pid).stderr,
+                             r'stood still \d+ times?: p50 [\d.]+ ms, p95 [\d.]+ ms, longest [\d.]+ ms')
             self.nodeleak('report', '-q', '--report=old.json', 'old.rec')
             self.assertEqual(0, target.end('end\n')[0])
         with open(self.path('old.json')) as file:

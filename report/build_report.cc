@@ -35,7 +35,7 @@ KindTable EmptyKinds() {
 std::vector<KindTotal> HeaviestFirst(const KindTable& table) {
   std::vector<KindTotal> kinds;
   for (const KindTotal& total : table) {
-    if (total.live_bytes != 0) kinds.push_back(total);
+    if (total.live_blocks != 0) kinds.push_back(total);
   }
   std::stable_sort(kinds.begin(), kinds.end(),
                    [](const KindTotal& left, const KindTotal& right) { return left.live_bytes > right.live_bytes; });
@@ -70,7 +70,7 @@ std::vector<ThreadTotal> SumThreads(const Recording& recording, const std::vecto
                                     const std::vector<std::string>& thread_names) {
   std::map<std::string, ThreadTotal> by_name;
   for (const ClassifiedUse& use : uses) {
-    if (IsBackground(use.kind) || use.use->live_bytes == 0) continue;
+    if (IsBackground(use.kind) || use.use->live_blocks == 0) continue;
     const uint32_t thread = recording.stacks[use.use->stack].thread;
     const std::string name = thread < thread_names.size() ? thread_names[thread] : "unknown";
     ThreadTotal& total = by_name[name];

@@ -133,7 +133,7 @@ void AddUp(const recording::Recording& recording, const Members& members, Group*
 
 void NameThreads(const Members& members, const Keys& keys, Group* group) {
   for (const ClassifiedUse* member : members) {
-    if (member->use->live_bytes == 0 && FreedBytes(*member->use) == 0) continue;
+    if (member->use->live_blocks == 0 && FreedBytes(*member->use) == 0) continue;
     std::string name = keys.ThreadOf(member->use->stack);
     if (std::find(group->threads.begin(), group->threads.end(), name) == group->threads.end()) {
       group->threads.push_back(std::move(name));
@@ -146,7 +146,7 @@ void NameThreads(const Members& members, const Keys& keys, Group* group) {
 void AddStacks(const Members& members, const FrameTable& frames, uint64_t max_stacks, Group* group) {
   absl::flat_hash_map<std::vector<uint32_t>, size_t> index_of;
   for (const ClassifiedUse* member : members) {
-    if (member->use->live_bytes == 0 && (group->live_bytes != 0 || FreedBytes(*member->use) == 0)) continue;
+    if (member->use->live_blocks == 0 && (group->live_blocks != 0 || FreedBytes(*member->use) == 0)) continue;
     const StackView view = frames.View(member->use->stack);
     std::vector<uint32_t> looks;
     looks.reserve(view.size());
@@ -168,7 +168,7 @@ void AddStacks(const Members& members, const FrameTable& frames, uint64_t max_st
 void AddFreedEvidence(Group* group) {
   const uint64_t freed = FreedBytes(*group);
   if (freed < kSmallGarbage) return;
-  if (group->live_bytes == 0 && group->reserved_bytes == 0) {
+  if (group->live_blocks == 0 && group->reserved_bytes == 0) {
     group->verdict = group->pending_bytes > group->garbage_bytes ? Verdict::kPending : Verdict::kGarbage;
     group->confidence = Confidence::kHigh;
     group->evidence.clear();
@@ -268,7 +268,7 @@ std::vector<Group> MakeGroups(const recording::Recording& recording, const std::
     Group group;
     AddUp(recording, members, &group);
     const Evidence evidence = CollectEvidence(recording, timebase, collectors, members);
-    if (group.live_bytes == 0 && evidence.reserved_bytes == 0 && FreedBytes(group) < kSmallGarbage) continue;
+    if (group.live_blocks == 0 && evidence.reserved_bytes == 0 && FreedBytes(group) < kSmallGarbage) continue;
     group.id = HashId(key);
     NameGroup(members, options.group_by, &group);
     NameThreads(members, keys, &group);

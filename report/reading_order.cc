@@ -17,7 +17,7 @@ constexpr uint64_t kBookkeepingShare = 4;   // less than a quarter of what it be
 enum Rank { kHeadlineRank, kOrdinary, kBackground, kNothingLive };
 
 Rank RankOf(const Group& group) {
-  if (group.live_bytes == 0) return kNothingLive;
+  if (group.live_blocks == 0) return kNothingLive;
   if (IsBackground(group.kind)) return kBackground;
   return IsHeadline(group) ? kHeadlineRank : kOrdinary;
 }
@@ -91,7 +91,7 @@ ReadingPlan PlanReading(const Report& report, uint64_t top) {
   const MainGroups mains = FindMainGroups(report);
   std::vector<const Group*> own, bookkeeping;
   for (const Group& group : report.groups) {
-    if (group.live_bytes == 0) continue;
+    if (group.live_blocks == 0) continue;
     const bool is_bookkeeping = BelongsTo(group, mains) != nullptr;
     if (IsHeadline(group) && !is_bookkeeping) plan.growing.push_back(&group);
     (is_bookkeeping && top != 0 ? bookkeeping : own).push_back(&group);

@@ -206,6 +206,17 @@ TEST(BuildReport, MappingsAreCountedReservationsAreNot) {
   EXPECT_EQ(report.totals.live_bytes, 0x3000u);
 }
 
+// malloc(0) gives a block, which somebody has to free.
+TEST(BuildReport, BlocksOfNoBytesAreCounted) {
+  RecordingBuilder server;
+  const uint32_t empty = server.Stack({server.Native(1), server.Js("keepNothing", "/srv/app/server.js", 12)});
+  for (uint32_t i = 0; i < 25; ++i) server.Allocate(empty, 0, 100 + i);
+  const Report report = server.Build();
+  EXPECT_EQ(report.totals.live_blocks, 25u);
+  EXPECT_EQ(GroupOf(report, "keepNothing").live_blocks, 25u);
+  EXPECT_EQ(GroupOf(report, "keepNothing").stacks.size(), 1u);
+}
+
 TEST(BuildReport, LossesAndDamageAreSaid) {
   RecordingBuilder builder = Server();
   builder.recording.losses[0] = {7, 1999};

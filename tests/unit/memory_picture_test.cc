@@ -304,7 +304,7 @@ TEST(MallocHeaps, RegionsBesideOneAnotherAreWalkedToTheEnd) {
   const auto found = [&] {
     PageArray<MallocHeap> heaps(self);
     EXPECT_TRUE(FindMallocHeaps(self, areas, &heaps));
-    return heaps.size() == 0 ? 0 : heaps[0].end - heaps[0].start;
+    return heaps.empty() ? 0 : heaps[0].end - heaps[0].start;
   };
   EXPECT_EQ(found(), kRegions * kRegion);
   set_size(kRegion, 7);  // what lies behind the first region is none

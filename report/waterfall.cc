@@ -122,7 +122,8 @@ std::string DescribeArena(const MemoryArena& arena) {
 // use is the better number.
 uint64_t FreeOf(const MemoryArena& arena, bool recorded_all) {
   const bool walked = (arena.flags & recording::kArenaWalked) != 0;
-  const uint64_t used = recorded_all || !walked ? arena.block_bytes : std::max(arena.block_bytes, arena.in_use_bytes);
+  if (!recorded_all && !walked) return 0;  // what is free and what is older cannot be told apart
+  const uint64_t used = recorded_all ? arena.block_bytes : std::max(arena.block_bytes, arena.in_use_bytes);
   return arena.resident - std::min(arena.resident, used);
 }
 
@@ -222,8 +223,13 @@ class Waterfall {
     }
     AddLine(free);
     const uint64_t older = total - free.bytes;
+    const bool unread = std::any_of(picture_.arenas.begin(), picture_.arenas.end(), [](const MemoryArena& arena) {
+      return (arena.flags & recording::kArenaWalked) == 0;
+    });
     AddLine(picture_.unrecorded ? MemoryLine{"malloc: in use", older, older, "blocks up to 128 KiB, mostly"}
-                                : MemoryLine{"malloc: older blocks", older, older, "allocated before the recording"});
+                                : MemoryLine{"malloc: older blocks", older, older,
+                                             std::string(unread ? "not recorded, or free: that could not be read"
+                                                                : "allocated before the recording")});
   }
 
   // Pages that V8 had mapped before we watched have no owner; it counts them itself.

@@ -1,6 +1,6 @@
 // Outside. The places where the loaded objects of another process keep the address of a function that they call: what
-// the dynamic linker has filled in (GOT, PLT slots, pointers in data). The second best way to hook a function whose own
-// beginning cannot be replaced: calls through any other pointer (dlsym, within one library) pass it by.
+// the dynamic linker has filled in (GOT and PLT slots). The second best way to hook a function whose own
+// beginning cannot be replaced: calls through any other pointer (dlsym, a variable, within one library) pass it by.
 #pragma once
 
 #include <stdint.h>

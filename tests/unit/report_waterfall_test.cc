@@ -99,6 +99,21 @@ TEST(Waterfall, WhatAPictureLostIsUnexplained) {
   EXPECT_EQ(memory.notes.size(), 1u);
 }
 
+// As in a process that was attached to: what glibc has in use there is not known, so nothing is called free.
+TEST(Waterfall, AnArenaThatCouldNotBeReadIsNotCalledFree) {
+  Program program;
+  PictureInfo info = Picture(430 * kMiB);
+  info.picture.flags = 0;
+  SetPart(MemoryPart::kMallocFree, 430 * kMiB, &info);
+  AddArena(430 * kMiB, 0, recording::kArenaMain, &info);
+  info.arenas[0].flags = recording::kArenaMain;
+  const Memory memory = DescribePicture(program.recording, info, program.classified);
+  EXPECT_EQ(Line(memory, "malloc: older blocks")->bytes, 430 * kMiB);
+  EXPECT_THAT(Line(memory, "malloc: older blocks")->detail, HasSubstr("or free: that could not be read"));
+  EXPECT_TRUE(memory.advice.empty());
+  EXPECT_EQ(Sum(memory), memory.rss_bytes);
+}
+
 TEST(Waterfall, WhatWasThereBeforeAnAttachIsSaidToBe) {
   Program program;
   program.recording.process.flags = recording::kIsAttached;

@@ -193,22 +193,29 @@ void CountAllocations(const Recording& recording, const Timebase& timebase, cons
 
 void AddCheckpoints(const std::vector<Timebase::Sum>& sums, const Evidence& evidence, Trend* trend) {
   std::array<bool, kTrendParts> has = {};
-  std::array<double, kTrendParts> bytes = {}, blocks = {};
+  std::array<double, kTrendParts> bytes = {};
   const double part = (evidence.end_seconds - evidence.begin_seconds) / kTrendParts;
   Timebase::Sum before;
+  double all_blocks = 0;
   for (const Timebase::Sum& sum : sums) {
     if (sum.seconds >= evidence.begin_seconds && sum.seconds < evidence.end_seconds) {
       const size_t i = std::min(kTrendParts - 1, static_cast<size_t>((sum.seconds - evidence.begin_seconds) / part));
-      blocks[i] += sum.allocated_blocks - before.allocated_blocks;
+      trend->blocks[i] += sum.allocated_blocks - before.allocated_blocks;
+      all_blocks += sum.allocated_blocks - before.allocated_blocks;
       bytes[i] += sum.allocated_bytes - before.allocated_bytes;
+      if (!has[i] || sum.live_bytes < trend->least_bytes[i]) {
+        trend->least_bytes[i] = sum.live_bytes;
+        trend->least_at[i] = all_blocks;
+      }
       has[i] = true;
     }
     before = sum;
   }
   trend->is_measured = true;
   for (size_t i = 0; i < kTrendParts; ++i) {
-    if (!has[i] || blocks[i] < 1) trend->is_measured = false;
-    if (blocks[i] >= 1) trend->mean_bytes[i] = bytes[i] / blocks[i];
+    if (!has[i] || trend->blocks[i] < 1) trend->is_measured = false;
+    if (all_blocks >= 1) trend->least_at[i] /= all_blocks;
+    if (trend->blocks[i] >= 1) trend->mean_bytes[i] = bytes[i] / trend->blocks[i];
   }
 }
 
@@ -220,6 +227,12 @@ Trend TrendOf(const Timebase& timebase, const Members& members, const Evidence& 
   for (const Window& window : evidence.windows) {
     trend.kept_blocks += static_cast<double>(window.survivor_blocks);
     trend.kept_bytes += static_cast<double>(window.survivor_bytes);
+  }
+  for (const ClassifiedUse* member : members) {
+    for (const Birth& birth : member->use->births) {
+      const double each = static_cast<double>(birth.bytes) / static_cast<double>(birth.blocks);
+      trend.largest_bytes = std::max(trend.largest_bytes, each);
+    }
   }
   return trend;
 }

@@ -68,11 +68,15 @@ bool IsEnough(const std::vector<Point>& points) {
   return points.size() >= kFewestPoints && points.back().seconds - points.front().seconds >= kShortestGrowth;
 }
 
+bool HasRisen(const std::vector<Point>& points) {
+  const double growth = points.back().used - points.front().used;
+  return growth >= kLeastGrowth && growth >= kLeastShare * points.front().used;
+}
+
 bool IsMore(const std::vector<Point>& points, double used_later) {
   const Point first = points.front(), last = points.back();
   const double growth = last.used - first.used;
-  return growth >= kLeastGrowth && growth >= kLeastShare * first.used &&
-         last.used - used_later >= kStillGrowing * growth;
+  return HasRisen(points) && last.used - used_later >= kStillGrowing * growth;
 }
 
 bool Grows(const std::vector<Point>& readings) {
@@ -133,8 +137,9 @@ KindVerdict JudgeJsHeap(const recording::Recording& recording) {
     heap.evidence.push_back(UsedSentence("used after full GCs: ", readings.front(), last, readings.size()));
     heap.verdict = Verdict::kBounded;
   } else if (IsEnough(bounds)) {
+    // Garbage hides what was alive between. More than at first may be a leak or a start: that is not known.
     heap.evidence.push_back(UsedSentence("alive in it: at most ", bounds.front(), last, readings.size()));
-    heap.verdict = Verdict::kBounded;
+    if (!HasRisen(bounds)) heap.verdict = Verdict::kBounded;
     heap.confidence = Confidence::kLow;
   } else {
     heap.evidence.push_back("the run is too short to judge the JavaScript heap");

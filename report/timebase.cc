@@ -32,7 +32,8 @@ void Timebase::ReadCurves() {
       std::vector<Point>& curve = curves_[entry.stack];
       const auto blocks = static_cast<double>(entry.allocated_blocks);
       if (curve.empty() || (blocks >= curve.back().blocks && seconds > curve.back().seconds)) {
-        curve.push_back({seconds, blocks, static_cast<double>(entry.allocated_bytes), k});
+        curve.push_back(
+            {seconds, blocks, static_cast<double>(entry.allocated_bytes), k, static_cast<double>(entry.live_bytes)});
       }
     }
   }
@@ -76,6 +77,7 @@ std::vector<Timebase::Sum> Timebase::SumsOf(const std::vector<uint32_t>& stacks)
     if (curve == curves_.end()) continue;
     for (size_t i = 0; i < curve->second.size(); ++i) {
       const Point& point = curve->second[i];
+      sums[point.checkpoint].live_bytes += point.live_bytes;  // where it is left out, it has nothing
       const size_t until = i + 1 < curve->second.size() ? curve->second[i + 1].checkpoint : sums.size();
       for (size_t k = point.checkpoint; k < until; ++k) {  // a checkpoint leaves out who has nothing and did nothing
         sums[k].allocated_blocks += point.blocks;
@@ -88,8 +90,9 @@ std::vector<Timebase::Sum> Timebase::SumsOf(const std::vector<uint32_t>& stacks)
 
 double Timebase::AllocatedBy(uint32_t stack_index, double seconds) const {
   const recording::Stack& stack = recording_.stacks[stack_index];
-  const Point first = {SecondsOfTick(stack.first_tick), 0, 0, 0};
-  const Point last = {SecondsOfTick(stack.last_tick) + kTickSeconds, static_cast<double>(stack.allocated_blocks), 0, 0};
+  const Point first = {SecondsOfTick(stack.first_tick), 0, 0, 0, 0};
+  const Point last = {SecondsOfTick(stack.last_tick) + kTickSeconds, static_cast<double>(stack.allocated_blocks), 0, 0,
+                      0};
   if (seconds <= first.seconds) return 0;
   if (seconds >= last.seconds) return last.blocks;
   Point before = first, after = last;

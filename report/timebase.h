@@ -36,9 +36,9 @@ class Timebase {
   // Blocks that `stack` had allocated by `seconds`, between checkpoints by straight lines.
   double AllocatedBy(uint32_t stack, double seconds) const;
 
-  // What some stacks had allocated by a checkpoint, together.
+  // What some stacks had allocated by a checkpoint, together, and what of it was alive.
   struct Sum {
-    double seconds = 0, allocated_blocks = 0, allocated_bytes = 0;
+    double seconds = 0, allocated_blocks = 0, allocated_bytes = 0, live_bytes = 0;
   };
   std::vector<Sum> SumsOf(const std::vector<uint32_t>& stacks) const;
 
@@ -46,6 +46,7 @@ class Timebase {
   struct Point {
     double seconds, blocks, bytes;  // allocated so far
     size_t checkpoint;
+    double live_bytes;
   };
   double TurnsBy(double seconds) const;
   void ReadCurves();

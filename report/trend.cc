@@ -1,5 +1,7 @@
 #include "report/trend.h"
 
+#include <numeric>
+
 namespace nodeleak::report {
 namespace {
 
@@ -7,27 +9,54 @@ constexpr size_t kLooked = kTrendParts * 3 / 4;
 constexpr double kStraight = 0.75;  // 1: no value may lie above the line
 constexpr double kGradual = 0.3;    // of the end is there after five eighths: no burst at the end
 constexpr double kMostGrowingBlocks = 3, kLeastBlockBytes = 512 * 1024;
+constexpr double kFewestQueued = 50, kLeastQueueBytes = 512 * 1024;
+constexpr double kSameRate = 2.5;  // the later half of the looked parts against the earlier
 
-bool StaysUnderTheLine(const std::array<double, kTrendParts>& values, double last) {
+using Parts = std::array<double, kTrendParts>;
+
+// From a little above zero to `last`; `at` says how far along it each value lies.
+bool StaysUnderTheLine(const Parts& values, const Parts& at, double last) {
   for (size_t i = 0; i < kLooked; ++i) {
-    const double to_come = 1 - static_cast<double>(i) / static_cast<double>(kTrendParts);
-    if (values[i] > last * (1 - kStraight * to_come)) return false;
+    if (values[i] > last * (1 - kStraight * (1 - at[i]))) return false;
   }
   return true;
 }
 
-bool RisesSteadily(const std::array<double, kTrendParts>& values, double last) {
+bool RisesSteadily(const Parts& values, const Parts& at, double last) {
   for (size_t i = 1; i < kLooked; ++i) {
     if (values[i] <= values[i - 1]) return false;
   }
-  return StaysUnderTheLine(values, last) && values[kLooked - 1] >= kGradual * last;
+  return StaysUnderTheLine(values, at, last) && values[kLooked - 1] >= kGradual * last;
+}
+
+// Along what was allocated: a program may be slow for a while.
+Parts MiddlesOfParts(const Parts& blocks) {
+  const double all = std::accumulate(blocks.begin(), blocks.end(), 0.0);
+  Parts middles = {};
+  double before = 0;
+  for (size_t i = 0; i < kTrendParts; before += blocks[i++]) middles[i] = (before + blocks[i] / 2) / all;
+  return middles;
+}
+
+// A queue or a cache that lets go after a time holds more when more comes.
+bool ComesFaster(const Parts& blocks) {
+  double earlier = 0, later = 0;
+  for (size_t i = 0; i < kLooked; ++i) (i < kLooked / 2 ? earlier : later) += blocks[i];
+  return later > kSameRate * earlier;
 }
 
 }  // namespace
 
 bool IsGrowingBlock(const Trend& trend) {
   if (!trend.is_measured || trend.kept_blocks < 0.5 || trend.kept_blocks > kMostGrowingBlocks) return false;
-  return trend.kept_bytes >= kLeastBlockBytes && RisesSteadily(trend.mean_bytes, trend.kept_bytes / trend.kept_blocks);
+  return trend.largest_bytes >= kLeastBlockBytes &&
+         RisesSteadily(trend.mean_bytes, MiddlesOfParts(trend.blocks), trend.largest_bytes);
+}
+
+bool IsGrowingQueue(const Trend& trend) {
+  if (!trend.is_measured || trend.kept_blocks < kFewestQueued) return false;
+  return trend.kept_bytes - trend.least_bytes[0] >= kLeastQueueBytes &&
+         RisesSteadily(trend.least_bytes, trend.least_at, trend.kept_bytes) && !ComesFaster(trend.blocks);
 }
 
 }  // namespace nodeleak::report

@@ -1,5 +1,5 @@
-// Outside node. A leak that no survival curve shows, because the older blocks go: one block that is replaced by ever
-// larger ones. Pure arithmetic.
+// Outside node. Leaks that no survival curve shows, because the older blocks go: one block that is replaced by ever
+// larger ones, and a queue that fills faster than it empties. Pure arithmetic.
 #pragma once
 
 #include <array>
@@ -11,12 +11,20 @@ namespace nodeleak::report {
 inline constexpr size_t kTrendParts = 8;
 
 struct Trend {
-  bool is_measured = false;                         // every part has a checkpoint and allocations
-  std::array<double, kTrendParts> mean_bytes = {};  // of the blocks that were allocated in it
-  double kept_blocks = 0, kept_bytes = 0;           // at the end of the period
+  bool is_measured = false;                          // every part has a checkpoint and allocations
+  std::array<double, kTrendParts> mean_bytes = {};   // of the blocks that were allocated in it
+  std::array<double, kTrendParts> blocks = {};       // that were allocated in it
+  std::array<double, kTrendParts> least_bytes = {};  // alive in it: garbage or not, so at most so much was kept
+  std::array<double, kTrendParts> least_at = {};     // when, as share of all that was allocated in the period
+  double kept_blocks = 0, kept_bytes = 0;            // at the end of the period
+  double largest_bytes = 0;                          // of the kept blocks
 };
 
-// One to three blocks, each larger than the one that it replaced, steadily: no step down before the last quarter.
+// One to three blocks, the largest larger than the one that it replaced, and so on, steadily: no step down before the
+// last quarter. Optimized code may keep an early one.
 bool IsGrowingBlock(const Trend& trend);
+
+// Many are kept, and with everything that comes a share more than can have been kept before, though it comes no faster.
+bool IsGrowingQueue(const Trend& trend);
 
 }  // namespace nodeleak::report

@@ -190,18 +190,33 @@ Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
 std::string BlockSentence(const Trend& trend) {
   return absl::StrCat(
       "each block is larger than the one it replaces: ", FormatBytes(static_cast<uint64_t>(trend.mean_bytes[0])),
-      " at the beginning, ", FormatBytes(static_cast<uint64_t>(trend.kept_bytes / trend.kept_blocks)), " at the end");
+      " at the beginning, ", FormatBytes(static_cast<uint64_t>(trend.largest_bytes)), " at the end");
+}
+
+std::string QueueSentence(const Trend& trend) {
+  return absl::StrCat("the old ones go, but it fills faster than it empties: at most ",
+                      FormatBytes(static_cast<uint64_t>(trend.least_bytes[0])), " at the beginning, ",
+                      FormatBytes(static_cast<uint64_t>(trend.least_bytes[kTrendParts / 2])), " in the middle, ",
+                      FormatBytes(static_cast<uint64_t>(trend.kept_bytes)), " at the end");
+}
+
+Judgement GrowingBy(double bytes, std::string sentence, const Evidence& evidence) {
+  GrowthRate rate = {0, 0, evidence.begin_seconds, evidence.end_seconds};
+  rate.bytes_per_second = static_cast<uint64_t>(bytes / (evidence.end_seconds - evidence.begin_seconds));
+  return {Verdict::kGrowing, Confidence::kLikely, {std::move(sentence), RateSentence(rate)}, rate};
 }
 
 // The old ones go, and yet it grows.
 std::optional<Judgement> JudgeTrend(const Evidence& evidence) {
-  const double seconds = evidence.end_seconds - evidence.begin_seconds;
   const Trend& trend = evidence.trend;
-  if (seconds < kShortestTrend || IsUnseen(evidence) || !IsGrowingBlock(trend)) return std::nullopt;
-  GrowthRate rate = {0, 0, evidence.begin_seconds, evidence.end_seconds};
-  const double bytes = trend.kept_bytes - trend.kept_blocks * trend.mean_bytes[0];
-  rate.bytes_per_second = static_cast<uint64_t>(bytes / seconds);
-  return Judgement{Verdict::kGrowing, Confidence::kLikely, {BlockSentence(trend), RateSentence(rate)}, rate};
+  if (evidence.end_seconds - evidence.begin_seconds < kShortestTrend || IsUnseen(evidence)) return std::nullopt;
+  if (IsGrowingBlock(trend)) {
+    return GrowingBy(trend.largest_bytes - trend.mean_bytes[0], BlockSentence(trend), evidence);
+  }
+  if (evidence.application_site && IsGrowingQueue(trend)) {
+    return GrowingBy(trend.kept_bytes - trend.least_bytes[0], QueueSentence(trend), evidence);
+  }
+  return std::nullopt;
 }
 
 // Nothing that was allocated before the tail is outstanding.

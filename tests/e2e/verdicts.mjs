@@ -61,7 +61,10 @@ const ROWS = {  // `cut`: what may be said at a cut, too
 };
 const BESIDES = ['v8-internal', 'thread-stack'];  // at a line that makes something else
 const WITH_GC = {
-  growingCache: 'growing', timersNeverCleared: 'growing', ring: 'bounded', sawtooth: 'bounded',
+  growingCache: LEAK,
+  timersNeverCleared: LEAK,
+  ring: BOUNDED,
+  sawtooth: BOUNDED,
 };
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -127,11 +130,9 @@ async function check(name, row) {
   checkEnd(whole, row);
 }
 
-async function checkWithGc(name, expected) {
+async function checkWithGc(name, row) {
   const [, half, whole] = (await recordings(name, ['--expose-gc'])).map((file) => report(file));
-  for (const what of [half, whole]) {
-    assert.strictEqual(verdictOf(what, {}), expected, why(what));
-  }
+  for (const what of [half, whole]) assert(row.end.includes(verdictOf(what, row)), why(what));
 }
 
 // The runs overlap, the claims are told one after the other.
@@ -140,7 +141,7 @@ const jobs = [
   ...Object.entries(ROWS).filter(([, row]) => everything || row.often)
     .map(([name, row]) => [name, () => check(name, row)]),
   ...Object.entries(WITH_GC)
-    .map(([name, expected]) => [`${name}, collected often`, () => checkWithGc(name, expected)]),
+    .map(([name, row]) => [`${name}, collected often`, () => checkWithGc(name, row)]),
 ];
 const only = process.argv[3];
 const waiting = jobs.filter(([name]) => only === undefined || name.includes(only));

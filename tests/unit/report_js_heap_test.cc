@@ -49,7 +49,12 @@ TEST(JsHeap, WhatIsUsedEarlierBoundsWhatWasAlive) {
 }
 
 TEST(JsHeap, GarbageUntilTheEndIsNoGrowth) {
-  EXPECT_EQ(JudgeJsHeap(CollectedAtTheEnd({5, 9, 13, 17, 21, 25, 29, 33, 6})).verdict, Verdict::kBounded);
+  EXPECT_EQ(JudgeJsHeap(CollectedAtTheEnd({5, 9, 13, 17, 21, 25, 29, 33, 5})).verdict, Verdict::kBounded);
+  EXPECT_EQ(JudgeJsHeap(CollectedAtTheEnd({5, 9, 13, 17, 21, 25, 29, 33, 6})).verdict, Verdict::kNew);
+}
+
+TEST(JsHeap, MoreThanAtFirstUnderMuchGarbageIsNotCalledBounded) {
+  EXPECT_EQ(JudgeJsHeap(CollectedAtTheEnd({5, 19, 18, 23, 22, 27, 26, 32, 30, 36, 24})).verdict, Verdict::kNew);
 }
 
 TEST(JsHeap, WithoutAFullGcNothingIsSaid) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -9,13 +10,21 @@ namespace nodeleak::report {
 namespace {
 
 Trend BlockOf(const std::function<double(double)>& bytes) {
-  Trend trend = {true, {}, 1, bytes(1)};
+  Trend trend = {.is_measured = true, .kept_blocks = 1, .kept_bytes = bytes(1), .largest_bytes = bytes(1)};
   for (size_t i = 0; i < kTrendParts; ++i) trend.mean_bytes[i] = bytes(static_cast<double>(i) / kTrendParts);
+  trend.blocks.fill(50);
   return trend;
 }
 
 TEST(Trend, ABlockThatIsReplacedByEverLargerOnesGrows) {
   EXPECT_TRUE(IsGrowingBlock(BlockOf([](double share) { return 1e6 * (share + 0.06); })));
+}
+
+TEST(Trend, OptimizedCodeMayKeepAnEarlyOne) {
+  Trend trend = BlockOf([](double share) { return 1e6 * (share + 0.06); });
+  trend.kept_blocks = 2;
+  trend.kept_bytes += 50021;
+  EXPECT_TRUE(IsGrowingBlock(trend));
 }
 
 TEST(Trend, BlocksOfAnySizeDoNot) {
@@ -28,6 +37,49 @@ TEST(Trend, WhatHasNoCheckpointsOfItsOwnIsNotJudged) {
   Trend trend = BlockOf([](double share) { return 1e6 * (share + 0.06); });
   trend.is_measured = false;
   EXPECT_FALSE(IsGrowingBlock(trend));
+}
+
+// What is kept after each part, of blocks that come at a rate.
+Trend QueueOf(const std::function<double(double)>& kept, const std::function<double(double)>& rate) {
+  Trend trend = {.is_measured = true, .kept_blocks = 500, .kept_bytes = kept(1)};
+  for (size_t i = 0; i < kTrendParts; ++i) {
+    const double share = static_cast<double>(i) / kTrendParts;
+    trend.least_bytes[i] = kept(share) + 30011;  // with some garbage
+    trend.blocks[i] = rate(share);
+  }
+  double so_far = 0;
+  for (size_t i = 0; i < kTrendParts; so_far += trend.blocks[i++]) trend.least_at[i] = so_far;
+  for (double& at : trend.least_at) at /= so_far;
+  return trend;
+}
+double Evenly(double) { return 199; }
+
+TEST(Trend, AQueueThatFillsFasterThanItEmptiesGrows) {
+  EXPECT_TRUE(IsGrowingQueue(QueueOf([](double share) { return 1e6 * share; }, Evenly)));
+  EXPECT_TRUE(IsGrowingQueue(QueueOf([](double share) { return 1e6 * (0.1 + 0.9 * share); }, Evenly)));
+}
+
+TEST(Trend, AProgramThatSlowsDownFillsItsQueueMoreSlowly) {
+  const auto kept = [](double share) { return 1e6 * share * (1.5 - 0.5 * share); };
+  EXPECT_TRUE(IsGrowingQueue(QueueOf(kept, [](double share) { return 1000 * (1.5 - share); })));
+}
+
+TEST(Trend, CachesThatFillUpAndTurnOverDoNot) {
+  EXPECT_FALSE(IsGrowingQueue(QueueOf([](double share) { return 1e6 * std::min(1.0, share / 0.8); }, Evenly)));
+  EXPECT_FALSE(IsGrowingQueue(QueueOf([](double share) { return 1e6 * (1 - std::exp(-2 * share)); }, Evenly)));
+  EXPECT_FALSE(IsGrowingQueue(QueueOf([](double share) { return 1e6 * std::fmod(share, 0.4); }, Evenly)));
+  EXPECT_FALSE(IsGrowingQueue(QueueOf([](double) { return 1e6; }, Evenly)));
+}
+
+TEST(Trend, GarbageThatWaitsIsNoQueue) {
+  Trend trend = QueueOf([](double share) { return 4e6 * share; }, Evenly);
+  trend.kept_bytes = 1e6;  // after the full GC
+  EXPECT_FALSE(IsGrowingQueue(trend));
+}
+
+TEST(Trend, WhatLetsGoAfterATimeHoldsMoreWhenMoreComes) {
+  const auto rising = [](double share) { return 1e6 * (0.05 + share); };
+  EXPECT_FALSE(IsGrowingQueue(QueueOf(rising, [](double share) { return 1000 * (0.05 + share); })));
 }
 
 }  // namespace

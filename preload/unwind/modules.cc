@@ -232,10 +232,11 @@ void ReadMaps(char* text, bool* still_there) {
 void SetModuleObservers(const ModuleObservers& observers) { g_observers = observers; }
 
 bool RefreshModules() {
+  if (!g_lock.TryLock()) return false;
+  // Under the lock: an older text than another thread's would take what that one found for gone.
   MappedText maps = ReadWholeFile("/proc/self/maps");
-  if (maps.data == nullptr) return false;
   bool any_gone = false;
-  if (g_lock.TryLock()) {
+  if (maps.data != nullptr) {
     static bool still_there[kMaxModules];
     memset(still_there, 0, sizeof still_there);
     ReadMaps(maps.data, still_there);
@@ -245,8 +246,8 @@ bool RefreshModules() {
       if (g_observers.gone != nullptr) g_observers.gone(g_modules[i].recording_index);
       any_gone = true;
     }
-    g_lock.Unlock();
   }
+  g_lock.Unlock();
   UnmapMemory(maps.data, maps.mapped);
   return any_gone;
 }

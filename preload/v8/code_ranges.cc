@@ -164,26 +164,27 @@ bool IsCopyOfBuiltins(const MapsLine& line) {
 
 }  // namespace
 
-// Anonymous executable memory counts as JIT memory together with the anonymous memory around it: V8 reserves its code
-// range in one piece and turns pages of it executable as it needs them.
+// Anonymous executable memory counts as JIT memory together with the anonymous memory between its pieces: V8 reserves
+// its code range in one piece and turns pages of it executable as it needs them. Not what lies before the first and
+// behind the last of them: it may be somebody else's, and an addon may be loaded there later. A page that turns
+// executable there is a change to look at.
 uint32_t ParseExecutableRanges(const char* maps, uint64_t own_text_start, ExecutableRange* ranges, uint32_t capacity) {
   const MapsLine own = FindLine(maps, own_text_start);
   uint32_t count = 0;
-  uint64_t run_start = 0, run_end = 0;  // of contiguous anonymous mappings
-  bool run_executable = false;
+  uint64_t run_end = 0;                   // of contiguous anonymous mappings
+  uint64_t code_start = 0, code_end = 0;  // the executable ones of the run, and what is between
   auto end_run = [&] {
-    if (run_executable && count < capacity) ranges[count++] = {run_start, run_end, CodeKind::kJit};
-    run_executable = false;
-    run_end = 0;
+    if (code_end != 0 && count < capacity) ranges[count++] = {code_start, code_end, CodeKind::kJit};
+    code_end = 0;
   };
   for (const char* text = maps; *text != '\0';) {
     MapsLine line;
     if (!NextLine(&text, &line)) continue;
     if (line.anonymous) {
       if (line.start != run_end) end_run();
-      if (run_end == 0) run_start = line.start;
       run_end = line.end;
-      run_executable |= line.executable;
+      if (line.executable && code_end == 0) code_start = line.start;
+      if (line.executable) code_end = line.end;
       // In front of the run that it is part of: the first range that holds a pc counts.
       if (count < capacity && IsCopyOfBuiltins(line)) {
         ranges[count++] = {line.start, line.start + (g_builtins_end - g_builtins_start), CodeKind::kBuiltins};

@@ -31,8 +31,8 @@ class Collectors {
 
   // Nothing in a program without V8. Of most memory the isolate of the thread that allocated it. Two kinds of memory
   // need more to be called kept:
-  // - what an addon keeps with a finalizer goes on a turn of the event loop after the GC: a GC at the end without such
-  //   a turn does not count;
+  // - what an addon keeps with a finalizer goes on a turn of the event loop after the GC: the one at the end does not
+  //   count, as few ends leave such a turn;
   // - array buffers may have gone to another thread by postMessage: each isolate must have looked.
   std::optional<Collector> Of(const ClassifiedUse& use) const;
 
@@ -47,7 +47,7 @@ class Collectors {
 
   const recording::Recording& recording_;
   std::optional<Collector> main_;
-  std::optional<Collector> main_before_end_;     // as it was before the forced GC; unset: turns followed that one
+  std::optional<Collector> main_before_end_;     // as it was before the forced GC; unset: there was none
   std::map<uint32_t, Collector> by_thread_;      // of isolates
   std::set<std::string> sites_with_finalizers_;  // where Node-API objects are outstanding that an addon made
   uint64_t message_blocks_ = 0;                  // allocated for messages between threads

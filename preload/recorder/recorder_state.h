@@ -47,8 +47,11 @@ struct RecorderState {
 extern RecorderState g_recorder __attribute__((visibility("hidden")));
 
 inline uint64_t NanosecondsSinceStart() { return MonotonicNanoseconds() - g_recorder.start_ns; }
+// The coarse clock is up to a timer tick (4 ms) behind the other: at the start, even behind the start.
 inline uint32_t TicksSinceStart() {
-  return static_cast<uint32_t>((CoarseMonotonicNanoseconds() - g_recorder.start_ns) / recording::kTickNanoseconds);
+  const uint64_t now_ns = CoarseMonotonicNanoseconds();
+  if (now_ns <= g_recorder.start_ns) return 0;
+  return static_cast<uint32_t>((now_ns - g_recorder.start_ns) / recording::kTickNanoseconds);
 }
 
 // Writes the totals that the header keeps. Any thread.

@@ -98,5 +98,15 @@ TEST_F(ConfirmationTest, TheEndTakesThePlaceOfARequest) {
   EXPECT_EQ(g_recorder.file.header()->confirmation.turns, 2u);
 }
 
+// The clock of the ticks is a coarser one than that of the start.
+TEST(Ticks, BeginAtNothing) {
+  const uint64_t before = g_recorder.start_ns;
+  g_recorder.start_ns = MonotonicNanoseconds() + 1'000'000'000;
+  EXPECT_EQ(TicksSinceStart(), 0u);
+  g_recorder.start_ns = MonotonicNanoseconds() - 1'000'000'000;
+  EXPECT_GT(TicksSinceStart(), 0u);
+  g_recorder.start_ns = before;
+}
+
 }  // namespace
 }  // namespace nodeleak::preload

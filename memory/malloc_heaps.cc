@@ -6,7 +6,6 @@ namespace {
 // malloc/arena.c: HEAP_MAX_SIZE is twice DEFAULT_MMAP_THRESHOLD_MAX, and heaps are aligned to it.
 constexpr uint64_t kHeapBytes = 64ull << 20;
 constexpr uint64_t kMostCandidates = 65536;
-constexpr uint64_t kFindBudget = 20'000'000;  // chunks
 
 // malloc/arena.c, struct _heap_info; glibc 2.35 appends a page size.
 struct HeapInfo {
@@ -150,22 +149,6 @@ HeapWalk WalkFromOneOf(const uint32_t (&offsets)[N], const MallocHeap& heap, Chu
   return walk;
 }
 
-}  // namespace
-
-HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget) {
-  constexpr uint64_t kRoom = ChunkReader::kRoomPages * kPage;
-  void* room = system.map(kRoom);
-  if (room == nullptr) return {};
-  ChunkReader reader(system, heap.end, room);
-  const HeapWalk walk = heap.arena == 0 ? WalkFromOneOf(kAtStart, heap, &reader, budget)
-                        : heap.is_first ? WalkFromOneOf(kAfterArena, heap, &reader, budget)
-                                        : WalkFromOneOf(kAfterHead, heap, &reader, budget);
-  system.unmap(room, kRoom);
-  return walk;
-}
-
-namespace {
-
 // Where the break cannot grow, sysmalloc maps regions, each below the one before, and the kernel joins them to one
 // area. Nothing but malloc's chunks leads from the start of an area to fenceposts at the end of a page.
 MallocHeap RegionsAtStart(const System& system, const Area& area, uint64_t* budget) {
@@ -184,7 +167,7 @@ MallocHeap RegionsAtStart(const System& system, const Area& area, uint64_t* budg
 
 bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps) {
   uint64_t candidates = 0;
-  uint64_t budget = kFindBudget;
+  uint64_t budget = kWalkBudget;
   for (const Area& area : areas) {
     if (area.kind == AreaKind::kBreak && !heaps->Append({area.start, area.end, 0, true})) return false;
     if (area.kind != AreaKind::kAnonymous || area.resident == 0 || area.writable == 0) continue;
@@ -197,6 +180,18 @@ bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArr
     if (regions.end != 0 && !heaps->Append(regions)) return false;
   }
   return true;
+}
+
+HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget) {
+  constexpr uint64_t kRoom = ChunkReader::kRoomPages * kPage;
+  void* room = system.map(kRoom);
+  if (room == nullptr) return {};
+  ChunkReader reader(system, heap.end, room);
+  const HeapWalk walk = heap.arena == 0 ? WalkFromOneOf(kAtStart, heap, &reader, budget)
+                        : heap.is_first ? WalkFromOneOf(kAfterArena, heap, &reader, budget)
+                                        : WalkFromOneOf(kAfterHead, heap, &reader, budget);
+  system.unmap(room, kRoom);
+  return walk;
 }
 
 }  // namespace nodeleak::memory

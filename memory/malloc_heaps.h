@@ -21,6 +21,8 @@ struct MallocHeap {
 // the start of an area.
 bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps);
 
+inline constexpr uint64_t kWalkBudget = 20'000'000;  // chunks: about a second
+
 struct HeapWalk {
   bool complete;
   uint64_t closed_end;  // behind the last region that fenceposts close; 0: none

@@ -9,7 +9,6 @@ using recording::MemoryUse;
 
 constexpr uint64_t kMappedBlockHead = 16;
 constexpr uint64_t kSmallestMapped = 128 * 1024;  // M_MMAP_THRESHOLD, which only grows
-constexpr uint64_t kWalkBudget = 20'000'000;      // chunks: about a second
 
 // malloc/malloc.c, checked_request2size: what a block of a heap takes beyond what was asked for.
 uint64_t ChunkOverhead(uint64_t bytes) {

@@ -37,8 +37,7 @@ struct AttachHook {
   char symbol[40];      // NUL-terminated; hooked at its first definition in link-map order
   uint64_t original;    // address of the pointer that the hook calls: gets the trampoline
   uint64_t trampoline;  // kTrampolineBytes in the shim's text for the displaced instructions
-  uint64_t
-      patched_at;  // the function's address while its first bytes, or slots that led to it, are ours; 0: not hooked
+  uint64_t patched_at;  // the function's address while its first bytes, or slots that led to it, are ours; or 0
   // Not 0: a byte that becomes 1 with the hook, and the function is hooked only where it lies in one library with
   // malloc: the operators new and delete of an allocator, which do not call malloc. libstdc++'s do.
   uint64_t enable;

@@ -132,9 +132,16 @@ std::vector<Capability> DescribeCapabilities(const Recording& recording) {
   return capabilities;
 }
 
-bool EndedBeforeThePicture(const Recording& recording, const recording::Isolate& isolate) {
+namespace {
+// `end_ns` of something; 0: it has not ended.
+bool IsBeforeThePicture(const Recording& recording, uint64_t end_ns) {
   const uint64_t frozen = recording.process.frozen_ns;
-  return isolate.disposed_ns != 0 && (frozen == 0 || isolate.disposed_ns < frozen);
+  return end_ns != 0 && (frozen == 0 || end_ns < frozen);
+}
+}  // namespace
+
+bool EndedBeforeThePicture(const Recording& recording, const recording::Isolate& isolate) {
+  return IsBeforeThePicture(recording, isolate.disposed_ns);
 }
 
 // Between its own end and that of its thread, the thread frees what it held. When we did not see a thread start, we
@@ -143,9 +150,7 @@ bool HasLetGo(const Recording& recording, const recording::Isolate& isolate) {
   if (!EndedBeforeThePicture(recording, isolate)) return false;
   if (isolate.thread >= recording.threads.size()) return true;
   const recording::ThreadInfo& thread = recording.threads[isolate.thread];
-  const uint64_t frozen = recording.process.frozen_ns;
-  return thread.creation_stack == recording::kNoIndex ||
-         (thread.end_ns != 0 && (frozen == 0 || thread.end_ns < frozen));
+  return thread.creation_stack == recording::kNoIndex || IsBeforeThePicture(recording, thread.end_ns);
 }
 
 Lost SumLosses(const Recording& recording) {

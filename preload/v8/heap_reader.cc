@@ -144,14 +144,15 @@ PageCopies::~PageCopies() {
 
 namespace {
 
-uint64_t BytesLeftOnPage(uint64_t address) { return kPageBytes - (address & (kPageBytes - 1)); }
-
-bool LoadBytes(uint64_t address, uint8_t* to, uint64_t bytes) {
+// `find(address)`: where the bytes of that address may be read, up to the end of its page; nullptr: nowhere.
+template <typename Find>
+bool CopyByPages(uint64_t address, uint8_t* to, uint64_t bytes, Find find) {
   while (bytes > 0) {
-    if (!IsReadable(address)) return false;
-    const uint64_t left = BytesLeftOnPage(address);
+    const uint8_t* from = find(address);
+    if (from == nullptr) return false;
+    const uint64_t left = kPageBytes - (address & (kPageBytes - 1));
     const uint64_t here = bytes < left ? bytes : left;
-    memcpy(to, reinterpret_cast<const void*>(address), here);
+    memcpy(to, from, here);
     to += here;
     address += here;
     bytes -= here;
@@ -159,23 +160,22 @@ bool LoadBytes(uint64_t address, uint8_t* to, uint64_t bytes) {
   return true;
 }
 
+const uint8_t* InPlace(uint64_t address) {
+  return IsReadable(address) ? reinterpret_cast<const uint8_t*>(address) : nullptr;
+}
+
+const uint8_t* InCopy(uint64_t address) {
+  const PageCopy* copy = CopyPage(address >> kPageBits);
+  return copy->readable ? copy->bytes + (address & (kPageBytes - 1)) : nullptr;
+}
+
 }  // namespace
 
 bool ReadMemory(uint64_t address, void* out, uint64_t bytes) {
   uint8_t* to = static_cast<uint8_t*>(out);
-  if (t_locals.watches_gc && !t_kernel_reads) return LoadBytes(address, to, bytes);
+  if (t_locals.watches_gc && !t_kernel_reads) return CopyByPages(address, to, bytes, InPlace);
   if (t_page_copies == nullptr) return SafeRead(address, out, bytes);
-  while (bytes > 0) {
-    const PageCopy* copy = CopyPage(address >> kPageBits);
-    if (!copy->readable) return false;
-    const uint64_t left = BytesLeftOnPage(address);
-    const uint64_t here = bytes < left ? bytes : left;
-    memcpy(to, copy->bytes + (address & (kPageBytes - 1)), here);
-    to += here;
-    address += here;
-    bytes -= here;
-  }
-  return true;
+  return CopyByPages(address, to, bytes, InCopy);
 }
 
 uint64_t ReadWord(uint64_t address) {

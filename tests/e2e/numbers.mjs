@@ -76,9 +76,10 @@ function addonProgram(name) {
     'setTimeout(() => {}, 10);\n');
 }
 
+// V8 may finish a compiler's job, which keeps a few bytes, while any function runs: its own blocks are not compared.
 function checkAddon(what, program, thread) {
   for (const { call, origin, size } of ADDON_CALLS) {
-    const groups = groupsOf(what, `use_${call}`).filter((g) => g.liveBlocks > 0);
+    const groups = groupsOf(what, `use_${call}`).filter((g) => g.liveBlocks > 0 && g.kind !== 'v8-internal');
     assert.deepStrictEqual(groups.map((g) => [g.kind, g.origin.function, g.liveBytes, g.liveBlocks]),
                            [['addon', origin, size * ADDON_TIMES, ADDON_TIMES]], call);
     const { site, threads } = groups[0];

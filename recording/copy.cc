@@ -107,6 +107,8 @@ class Copier {
     CopyTable<HeapSpace>(TableId::kSpaces);
     CopyTable<FreedByGc>(TableId::kFreedByGc);
     CopyTable<GcAnswer>(TableId::kGcAnswers);
+    CopyTable<OlderBuffer>(TableId::kOlderBuffers);
+    CopyTable<BufferList>(TableId::kBufferLists);
     CopyTable<Isolate>(TableId::kIsolates);
     CopyTable<Stack>(TableId::kStacks);
     CopyTable<Thread>(TableId::kThreads);

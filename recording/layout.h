@@ -54,6 +54,8 @@ enum class TableId : uint32_t {
   kOwnMappings,        // OwnMapping
   kFreedByGc,          // FreedByGc: entry i is of stack i
   kGcAnswers,          // GcAnswer
+  kOlderBuffers,       // OlderBuffer
+  kBufferLists,        // BufferList
   kCount
 };
 inline constexpr uint32_t kTableCount = static_cast<uint32_t>(TableId::kCount);
@@ -357,6 +359,34 @@ struct HeapSpace {
   uint64_t size, used, available, physical;
 };
 static_assert(sizeof(HeapSpace) == 48);
+
+// ----------------------------------------------------------------------------------------------------------------
+// array buffers that were there before the process was attached to
+//
+// By V8's own list of each isolate, without those that are Blocks or lie in Ranges. One that is freed stays, marked.
+enum OlderBufferFlag : uint32_t { kOlderFreed = 1 };
+struct OlderBuffer {
+  uint64_t address, bytes;
+  uint32_t isolate;  // whose list had it last
+  uint32_t flags;    // OlderBufferFlag; from bit 8 on the number of the reading that found it last
+};
+static_assert(sizeof(OlderBuffer) == 24);
+
+enum class BufferListState : uint32_t {
+  kNotRead = 0,   // the isolate came to no safe point
+  kWhole = 1,     // and it added up to what V8 has counted
+  kCut = 2,       // longer than we had time or room for
+  kSweeping = 3,  // V8 was sweeping: the rest of it was elsewhere
+  kUnknown = 4,   // this V8 keeps it in a way that we do not know
+};
+// What the last reading of an isolate's list found. Entry i is of isolate i; those behind its end were not read.
+struct BufferList {
+  uint32_t state;     // BufferListState
+  uint32_t pause_us;  // that reading it took
+  uint64_t read_ns;
+  uint64_t buffers, bytes;  // in the list, new ones too
+};
+static_assert(sizeof(BufferList) == 32);
 
 // ----------------------------------------------------------------------------------------------------------------
 // time series

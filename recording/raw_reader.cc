@@ -28,7 +28,7 @@ constexpr const char* kTableNames[kTableCount] = {
     "timeline",      "checkpoints",     "checkpoint entries",
     "heap spaces",   "memory pictures", "memory uses",
     "memory arenas", "own mappings",    "collected",
-    "answers",
+    "answers",       "older buffers",   "lists of buffers",
 };
 
 uint64_t MultiplyOrMax(uint64_t a, uint64_t b) {

@@ -225,6 +225,8 @@ TornParts ReadParts(RawReader* reader, const Header& header, bool running, Recor
   ReadInto(reader, TableId::kSpaces, &raw->spaces, recording);
   ReadInto(reader, TableId::kFreedByGc, &recording->freed_by_gc, recording);
   ReadInto(reader, TableId::kGcAnswers, &recording->gc_answers, recording);
+  ReadInto(reader, TableId::kOlderBuffers, &recording->older_buffers, recording);
+  ReadInto(reader, TableId::kBufferLists, &recording->buffer_lists, recording);
   ReadInto(reader, TableId::kIsolates, &recording->isolates, recording);
   ReadInto(reader, TableId::kStacks, &recording->stacks, recording);
   ReadInto(reader, TableId::kThreads, &raw->threads, recording);
@@ -331,6 +333,7 @@ absl::StatusOr<Recording> ReadRecordingFrom(const ByteSource& source) {
   ValidateCheckpoints(&recording);
   TakePictures(raw.pictures, raw.picture_uses, raw.picture_arenas, &recording);
   ValidateCollections(&recording);
+  ValidateOlderBuffers(&recording);
   SumTotals(&recording);
   return recording;
 }

@@ -133,9 +133,11 @@ struct Recording {
   std::vector<CheckpointEntry> checkpoint_entries;
   std::vector<PictureInfo> pictures;  // at most one of each moment
   std::vector<OwnMapping> own_mappings;
-  Confirmation confirmation = {};      // the last one; kind is a known one
-  std::vector<FreedByGc> freed_by_gc;  // entry i is of stack i; those behind its end freed nothing
-  std::vector<GcAnswer> gc_answers;    // state is a known one
+  Confirmation confirmation = {};          // the last one; kind is a known one
+  std::vector<FreedByGc> freed_by_gc;      // entry i is of stack i; those behind its end freed nothing
+  std::vector<GcAnswer> gc_answers;        // state is a known one
+  std::vector<OlderBuffer> older_buffers;  // sorted by address, each address once
+  std::vector<BufferList> buffer_lists;    // entry i is of isolate i; state is a known one
 
   std::vector<std::string> damage;  // sentences: what is not whole
   std::vector<std::string> notes;   // sentences: normal for a process that runs on, nothing is broken

@@ -239,6 +239,31 @@ void ValidateCollections(Recording* recording) {
   Damage(recording, wrong_states, "answers have a state that this nodeleak does not know");
 }
 
+void ValidateOlderBuffers(Recording* recording) {
+  std::vector<OlderBuffer>& buffers = recording->older_buffers;
+  const size_t before = buffers.size();
+  const auto makes_no_sense = [](const OlderBuffer& buffer) {
+    return buffer.address == 0 || buffer.address >= kAddressEnd || buffer.bytes > kAddressEnd - buffer.address;
+  };
+  buffers.erase(std::remove_if(buffers.begin(), buffers.end(), makes_no_sense), buffers.end());
+  std::stable_sort(buffers.begin(), buffers.end(),
+                   [](const OlderBuffer& left, const OlderBuffer& right) { return left.address < right.address; });
+  const auto same = [](const OlderBuffer& left, const OlderBuffer& right) { return left.address == right.address; };
+  buffers.erase(std::unique(buffers.begin(), buffers.end(), same), buffers.end());
+  uint64_t wrong_isolates = 0, wrong_states = 0;
+  for (OlderBuffer& buffer : buffers) Check(&buffer.isolate, recording->isolates.size(), kNoIndex, &wrong_isolates);
+  std::vector<BufferList>& lists = recording->buffer_lists;
+  if (lists.size() > recording->isolates.size()) lists.resize(recording->isolates.size());
+  for (BufferList& list : lists) {
+    if (list.state <= static_cast<uint32_t>(BufferListState::kUnknown)) continue;
+    list = {};
+    ++wrong_states;
+  }
+  Damage(recording, before - buffers.size(), "older array buffers make no sense or are there twice: left out");
+  Damage(recording, wrong_isolates, "older array buffers are of isolates that do not exist");
+  Damage(recording, wrong_states, "lists of array buffers have a state that this nodeleak does not know");
+}
+
 void SumTotals(Recording* recording) {
   Totals& totals = recording->totals;
   for (const Block& block : recording->blocks) {

@@ -16,6 +16,7 @@ void ValidateThreads(Recording* recording);  // threads, isolates, spaces
 void ValidateTimeline(Recording* recording);
 void ValidateCheckpoints(Recording* recording);
 void ValidateCollections(Recording* recording);  // and stacks, isolates
+void ValidateOlderBuffers(Recording* recording);
 
 // Those that are whole and make sense, the latest of each moment, into recording->pictures.
 void TakePictures(const std::vector<MemoryPicture>& pictures, const std::vector<MemoryUse>& uses,

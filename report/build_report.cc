@@ -13,6 +13,7 @@
 #include "report/grouping.h"
 #include "report/kind_verdicts.h"
 #include "report/memory_lines.h"
+#include "report/older_buffers.h"
 #include "report/outlook.h"
 #include "report/reading_order.h"
 #include "report/recording_facts.h"
@@ -255,6 +256,7 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   report.kind_verdicts = JudgeKinds(recording, report.kinds, report.process.command, &report.groups);
   AddOutlook(&report);
   report.external = CheckExternalMemory(recording, report.groups);
+  report.older_buffers = DescribeOlderBuffers(recording);
   report.threads = SumThreads(recording, classified, thread_names);
   KeepTop(options, &report);
   report.warnings = DescribeTroubles(recording);

@@ -225,6 +225,21 @@ struct ExternalMemory {
   std::vector<std::string> sentences;  // where the two do not fit
 };
 
+// Array buffers from before the attach, by V8's own lists: sizes, no stacks. In no other number.
+struct OlderBuffers {
+  CapabilityState state = CapabilityState::kAbsent;  // of the lists
+  std::string why;
+  double read_at_seconds = 0;   // when a list was read last, since the start; frees are known until the end
+  double longest_pause_ms = 0;  // of a thread whose list was read last time
+  uint64_t live_bytes = 0, live_blocks = 0;
+  uint64_t freed_bytes = 0, freed_blocks = 0;  // since they were listed
+  struct Size {
+    uint64_t bytes = 0, live_blocks = 0;  // bytes of each
+    uint64_t live_bytes() const { return bytes * live_blocks; }
+  };
+  std::vector<Size> sizes;  // most bytes first
+};
+
 // All that grows, the JavaScript heap too, against the container's limit (Memory::limit_bytes).
 struct Outlook {
   uint64_t bytes_per_second = 0;
@@ -241,7 +256,8 @@ struct Report {
   std::vector<Memory> other_memory;        // at other moments
   Outlook outlook;
   std::optional<ExternalMemory> external;
-  uint64_t rss_bytes = 0;  // when the recording ended
+  std::optional<OlderBuffers> older_buffers;  // only of a node that was attached to
+  uint64_t rss_bytes = 0;                     // when the recording ended
   std::vector<TimelinePoint> timeline;
   std::vector<Group> groups;  // heaviest first
 

@@ -124,6 +124,32 @@ void WriteExternal(const std::optional<ExternalMemory>& external, JsonWriter* js
   json->EndObject();
 }
 
+// Only of a node that was attached to. Sizes beyond the limit are in the totals.
+void WriteOlderBuffers(const std::optional<OlderBuffers>& older, JsonWriter* json) {
+  constexpr size_t kMostSizes = 1000;
+  if (!older.has_value()) return;
+  json->Key("olderArrayBuffers");
+  json->BeginObject();
+  json->Field("state", CapabilityStateName(older->state));
+  json->Field("why", older->why);
+  json->SecondsField("readAt", older->read_at_seconds);
+  json->SecondsField("longestPauseMs", older->longest_pause_ms);
+  json->Field("liveBytes", older->live_bytes);
+  json->Field("liveBlocks", older->live_blocks);
+  json->Field("freedBytes", older->freed_bytes);
+  json->Field("freedBlocks", older->freed_blocks);
+  json->Key("sizes");
+  json->BeginArray();
+  for (size_t i = 0; i < std::min(older->sizes.size(), kMostSizes); ++i) {
+    json->BeginCompactObject();
+    json->Field("bytes", older->sizes[i].bytes);
+    json->Field("liveBlocks", older->sizes[i].live_blocks);
+    json->EndObject();
+  }
+  json->EndArray();
+  json->EndObject();
+}
+
 void WriteKinds(const Report& report, JsonWriter* json) {
   json->Key("kinds");
   json->BeginArray();
@@ -292,6 +318,7 @@ std::string RenderJson(const Report& report) {
   WriteMemory(report, &json);
   WriteOutlook(report.outlook, &json);
   WriteExternal(report.external, &json);
+  WriteOlderBuffers(report.older_buffers, &json);
   json.Key("timeline");
   json.BeginArray();
   for (const TimelinePoint& point : report.timeline) WriteTimelinePoint(point, &json);

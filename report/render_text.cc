@@ -19,6 +19,7 @@ namespace {
 constexpr size_t kGrowingInSummary = 5;
 constexpr size_t kKindsInSummary = 6;
 constexpr size_t kGarbageInSummary = 3;
+constexpr size_t kSizesInSummary = 6;
 constexpr uint64_t kSmallGarbage = 16 * 1024;     // smaller heaps of garbage are not named
 constexpr uint64_t kFewThreadBytes = 128 * 1024;  // V8's own threads always hold a little
 constexpr int kNarrowest = 72;
@@ -205,6 +206,31 @@ void WriteOutstanding(const Report& report, TextCanvas* out) {
   for (const std::string& sentence : report.external->sentences) out->Wrapped("  ", Printable(sentence));
 }
 
+// Beside what is outstanding since the attach: these have no stack, so they are in no group.
+void WriteOlderBuffers(const Report& report, TextCanvas* out) {
+  if (!report.older_buffers.has_value()) return;
+  const OlderBuffers& older = *report.older_buffers;
+  out->Line("");
+  if (older.state == CapabilityState::kAbsent)
+    return out->Wrapped("", absl::StrCat("ArrayBuffers from before the attach: not known: ", older.why));
+  out->Line(absl::StrCat(out->Bold("ArrayBuffers from before the attach: "),
+                         EstimateText(older.live_bytes, std::nullopt, older.live_blocks)));
+  out->Wrapped("  ", absl::StrCat("by V8's own lists, not counted above, without stacks",
+                                  older.freed_blocks == 0 ? "" : "; others were freed since: ",
+                                  older.freed_blocks == 0 ? "" : FormatBytes(older.freed_bytes)));
+  if (older.state == CapabilityState::kDegraded) out->Wrapped("  ! not all: ", older.why);
+  uint64_t rest = older.live_bytes;
+  for (size_t i = 0; i < std::min(older.sizes.size(), kSizesInSummary); ++i) {
+    const OlderBuffers::Size& size = older.sizes[i];
+    rest -= size.live_bytes();
+    out->Line(absl::StrCat(PadLeft(FormatBytes(size.live_bytes()), 12), PadLeft(FormatCount(size.live_blocks), 9),
+                           "  of ", FormatCount(size.bytes), " bytes"));
+  }
+  if (older.sizes.size() > kSizesInSummary)
+    out->Line(absl::StrCat(PadLeft(FormatBytes(rest), 12), "           of ",
+                           Plural(older.sizes.size() - kSizesInSummary, "other size")));
+}
+
 void WriteWarnings(const Report& report, TextCanvas* out) {
   std::vector<std::string> limits;
   for (const Capability& capability : report.capabilities) {
@@ -227,6 +253,7 @@ std::string RenderText(const Report& report, const TextOptions& options) {
   WriteHeading(report, &out);
   WriteGrowing(report, plan.growing, &out);
   WriteOutstanding(report, &out);
+  WriteOlderBuffers(report, &out);
   WriteWaterfall(report, &out);
   WriteWarnings(report, &out);
   WriteGroups(report, plan, options, &out);

@@ -34,6 +34,12 @@ uint32_t GrownCapacity(uint32_t capacity) {
 
 }  // namespace
 
+uint32_t BlockTable::FindSlot(const Block* entries, uint32_t capacity, uint64_t address) {
+  uint32_t slot = SlotOf(Hash(address), capacity);
+  while (entries[slot].address != 0 && entries[slot].address != address) slot = Next(slot, capacity);
+  return slot;
+}
+
 bool BlockTable::Lock(Shard& shard) {
   Patience patience;
   for (;;) {
@@ -90,8 +96,7 @@ BlockTable::InsertResult BlockTable::Insert(const Block& block, Block* old) {
   } else {
     Block* entries = Entries(shard);
     const uint32_t capacity = shard.capacity;
-    uint32_t slot = SlotOf(hash, capacity);
-    while (entries[slot].address != 0 && entries[slot].address != block.address) slot = Next(slot, capacity);
+    const uint32_t slot = FindSlot(entries, capacity, block.address);
     if (entries[slot].address == block.address) {
       *old = entries[slot];
       shard.live_bytes -= recording::BlockSize(*old) * recording::BlocksStoodFor(*old);
@@ -120,14 +125,22 @@ bool BlockTable::MayHold(uint64_t address) const {
   return at_home != 0 || changed;
 }
 
+bool BlockTable::Holds(uint64_t address) {
+  Shard& shard = file_->shards()[ShardOf(Hash(address))];
+  if (!Lock(shard)) return false;
+  const Block* entries = Entries(shard);
+  const bool holds = entries[FindSlot(entries, shard.capacity, address)].address != 0;
+  Unlock(shard);
+  return holds;
+}
+
 bool BlockTable::Remove(uint64_t address, Block* removed) {
   const uint64_t hash = Hash(address);
   Shard& shard = file_->shards()[ShardOf(hash)];
   if (!Lock(shard)) return false;
   Block* entries = Entries(shard);
   const uint32_t capacity = shard.capacity;
-  uint32_t slot = SlotOf(hash, capacity);
-  while (entries[slot].address != 0 && entries[slot].address != address) slot = Next(slot, capacity);
+  const uint32_t slot = FindSlot(entries, capacity, address);
   const bool found = entries[slot].address != 0;
   if (found) {
     *removed = entries[slot];

@@ -26,6 +26,8 @@ class BlockTable {
   // False only when there is certainly no block at the address, for sampled recordings, where that is the rule: no
   // lock, no write. The caller owns the address.
   bool MayHold(uint64_t address) const;
+  // Takes the shard's lock; false also when that was not to be had.
+  bool Holds(uint64_t address);
   // False when the address is not known (normal) or the lock was not to be had.
   bool Remove(uint64_t address, recording::Block* removed);
 
@@ -54,6 +56,7 @@ class BlockTable {
   bool CopyShard(uint32_t index, recording::Block* to, uint32_t room, uint32_t* count);
 
  private:
+  static uint32_t FindSlot(const recording::Block* entries, uint32_t capacity, uint64_t address);  // or an empty one
   static bool Lock(recording::Shard& shard);
   static void Unlock(recording::Shard& shard);
   recording::Block* Entries(const recording::Shard& shard) const {

@@ -145,6 +145,14 @@ bool RangeTable::Move(uint64_t old_start, uint64_t old_end, uint64_t new_start, 
   return done;
 }
 
+bool RangeTable::Covers(uint64_t address) {
+  if (!Lock()) return false;
+  const uint64_t index = LowerBound(address);
+  const bool covers = index < ranges_.count() && ranges_[index].start <= address;
+  Unlock();
+  return covers;
+}
+
 uint64_t RangeTable::CommittedBytes() {
   if (!Lock()) return 0;
   uint64_t bytes = 0;

@@ -36,6 +36,8 @@ class RangeTable {
     return true;
   }
 
+  bool Covers(uint64_t address);  // false also when the lock was not to be had
+
   // Private, anonymous and not PROT_NONE.
   uint64_t CommittedBytes();
 

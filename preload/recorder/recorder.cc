@@ -7,6 +7,7 @@
 #include "preload/base/guard.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
+#include "preload/recorder/older_buffers.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/recorder/sampler.h"
 #include "preload/unwind/stack_walk.h"
@@ -153,6 +154,7 @@ void Freeing(const void* address) {
     CountIfConfirmed(block.stack, block.birth_tick, recording::BlockSize(block) * blocks, blocks);
   } else if (SampleRate() == 0) {  // otherwise most blocks are unknown
     Add(&g_recorder.file.header()->unknown_frees, 1);
+    OlderBufferFreed(reinterpret_cast<uint64_t>(address));
   }
 }
 
@@ -160,7 +162,10 @@ RemovedBlock TakeForRealloc(const void* address) {
   RemovedBlock removed;
   removed.block.address = 0;
   if (!IsRecording()) return removed;
-  if (!Take(address, &removed.block)) removed.block.address = 0;
+  if (!Take(address, &removed.block)) {
+    removed.block.address = 0;
+    OlderBufferFreed(reinterpret_cast<uint64_t>(address));
+  }
   return removed;
 }
 

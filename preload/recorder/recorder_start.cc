@@ -9,6 +9,7 @@
 #include "preload/base/guard.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
+#include "preload/recorder/older_buffers.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/recorder/sampler.h"
 #include "preload/recorder/thread_state.h"
@@ -149,6 +150,8 @@ bool AttachTables() {
   AttachPictures(file);
   g_recorder.freed_by_gc.Attach(file, TableId::kFreedByGc, 1024);
   g_recorder.gc_answers.Attach(file, TableId::kGcAnswers, 64);
+  g_recorder.older_buffers.Attach(file, TableId::kOlderBuffers, 1024);
+  g_recorder.buffer_lists.Attach(file, TableId::kBufferLists, 64);
   return g_recorder.stacks.Attach(file) && g_recorder.threads.Attach(file);
 }
 
@@ -260,12 +263,15 @@ void ReleaseRecording() {
   g_recorder.own_mappings = {};
   g_recorder.freed_by_gc = {};
   g_recorder.gc_answers = {};
+  g_recorder.older_buffers = {};
+  g_recorder.buffer_lists = {};
   g_recorder.heap_used = 0;
   g_recorder.sampled = 0;
   g_recorder.frozen = 0;
   ForgetSchedule();
   ForgetRequests();
   ForgetConfirmation();
+  ForgetOlderBuffers();
   ForgetPictures();
 }
 

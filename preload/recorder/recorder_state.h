@@ -35,8 +35,10 @@ struct RecorderState {
   AppendTable<recording::TimelineSample> timeline = {};  // watcher thread only
   AppendTable<recording::Checkpoint> checkpoints = {};   // watcher thread only
   AppendTable<recording::CheckpointEntry> checkpoint_entries = {};
-  AppendTable<recording::FreedByGc> freed_by_gc = {};   // confirmation.cc
-  AppendTable<recording::GcAnswer> gc_answers = {};     // appended to by the watcher thread only
+  AppendTable<recording::FreedByGc> freed_by_gc = {};      // confirmation.cc
+  AppendTable<recording::GcAnswer> gc_answers = {};        // appended to by the watcher thread only
+  AppendTable<recording::OlderBuffer> older_buffers = {};  // older_buffers.cc
+  AppendTable<recording::BufferList> buffer_lists = {};
   AppendTable<recording::Module> modules = {};          // under the module table's lock
   AppendTable<recording::MemoryPicture> pictures = {};  // memory_pictures.cc
   AppendTable<recording::MemoryUse> picture_uses = {};

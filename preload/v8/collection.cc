@@ -5,6 +5,7 @@
 #include "preload/base/system.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/buffer_lists.h"
 #include "preload/v8/event_loop.h"
 #include "preload/v8/heap_statistics.h"
 #include "preload/v8/runtime.h"
@@ -64,7 +65,8 @@ void CollectForTheEnd(IsolateRecord* record) {
   SetFreePhase(FreePhase::kGarbage);
   CollectNow(record);
   SetFreePhase(FreePhase::kOrdinary);
-  // No reading: the heaps of all isolates are compared as a sum, in which this one's would be new.
+  ReadBufferListAfterGc(record);
+  // No reading of statistics: the heaps of all isolates are compared as a sum, in which this one's would be new.
   record->gcs_at_statistics = record->major_gcs;
   __atomic_store_n(&record->collection.step, static_cast<uint32_t>(CollectionStep::kNothing), __ATOMIC_RELEASE);
   __atomic_add_fetch(&g_collected_at_end, 1u, __ATOMIC_RELEASE);
@@ -75,6 +77,7 @@ void CollectAgain(IsolateRecord* record) {
   record->collection.progress.second_pause_ns = CollectNow(record);
   SetFreePhase(FreePhase::kOrdinary);
   ReadHeapStatistics(record);
+  ReadBufferListAfterGc(record);
   __atomic_store_n(&record->collection.step, static_cast<uint32_t>(CollectionStep::kNothing), __ATOMIC_RELEASE);
   Answer(record, GcAnswerState::kDone);
 }

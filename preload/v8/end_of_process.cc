@@ -6,6 +6,7 @@
 #include "preload/base/system.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/buffer_lists.h"
 #include "preload/v8/collection.h"
 #include "preload/v8/heap_statistics.h"
 #include "preload/v8/runtime.h"
@@ -86,6 +87,7 @@ void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int
   if (g_collected_at_end && turns != 0) CollectNow(record);  // what the finalizers have let go
   SetFreePhase(FreePhase::kOrdinary);
   ReadHeapStatistics(record);
+  if (g_collected_at_end) ReadBufferListAfterGc(record);
   Guard guard;
   if (g_collected_at_end) EndConfirmation(recording::ConfirmationKind::kAtEnd, turns);
   if (signal != 0) SetEndSignal(signal);

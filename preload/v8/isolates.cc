@@ -185,6 +185,7 @@ void TellRecording(IsolateRecord* record) {
   if (record->is_main) ReportNodeVersion();
   record->index = IsolateRegistered(reinterpret_cast<uint64_t>(record->isolate), record->is_main);
   record->recording = RecordingNumber();
+  record->buffers = {};
 }
 
 IsolateRecord* Register(Isolate* isolate) {

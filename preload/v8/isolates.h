@@ -19,6 +19,13 @@ struct CollectionState {
   recording::GcAnswer progress;
 };
 
+// How far the list of array buffers from before is: buffer_lists.h.
+struct BufferListTries {
+  uint32_t tries;
+  bool done;
+  uint64_t tried_ns;
+};
+
 struct IsolateRecord {
   Isolate* isolate;    // nullptr: free slot
   uint32_t index;      // in the recording; kNoIndex when its table is full
@@ -38,6 +45,7 @@ struct IsolateRecord {
   uint64_t statistics_ns;      // when they were last read
   uint32_t gcs_at_statistics;  // major_gcs when they were last read
   CollectionState collection;
+  BufferListTries buffers;
 };
 
 // The calling thread's isolate, registered when it is new. nullptr: none, or one whose environment has ended, or the

@@ -7,6 +7,7 @@
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/buffer_lists.h"
 #include "preload/v8/collection.h"
 #include "preload/v8/end_of_process.h"
 #include "preload/v8/event_loop.h"
@@ -170,6 +171,7 @@ bool BorrowedSafePoint(bool end) {
   int saved_errno = errno;
   IsolateRecord* record = FindOrRegisterIsolate();
   bool done = record != nullptr;
+  if (done && !end) ReadBufferListIfDue(record);
   if (done && end) {
     done = record->is_main && BeginEndPicture(record);
     if (done) FinishEndPicture(record, recording::FreezeReason::kDetach, 0, 0);
@@ -192,7 +194,10 @@ bool SafePoint(int epoll_fd, int timeout_ms) {
       ServeEndRequest(record, place);
       ServeCollection(record, place);
     }
-    if (timeout_ms != 0) ReadHeapStatisticsIfDue(record);
+    if (timeout_ms != 0) {
+      ReadHeapStatisticsIfDue(record);
+      ReadBufferListIfDue(record);
+    }
     cannot_be_woken = !own_loop;
   }
   errno = saved_errno;

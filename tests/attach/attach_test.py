@@ -554,6 +554,62 @@ class NodeTest(AttachTest):
         self.assertLess(sum(group['liveBytes'] for group in report['groups']), 64 * mib)
 
     @on_each_node
+    def test_array_buffers_from_before_are_listed(self, node):
+        source = """
+            const { Worker } = require('worker_threads');
+            const kept = globalThis.kept = [];
+            function keep(count, size) { for (let i = 0; i < count; i++) kept.push(new ArrayBuffer(size)); }
+            keep(5, 61003);
+            keep(3, 200003);
+            const shared = new SharedArrayBuffer(90001);
+            const work = `const kept = globalThis.kept = [];
+              for (let i = 0; i < 4; i++) kept.push(new ArrayBuffer(70001));
+              require('worker_threads').parentPort.on('message', (shared) => kept.push(shared)).postMessage('there');
+              setInterval(() => {}, 20);`;
+            const worker = new Worker(work, { eval: true }).once('message', () => {
+              worker.postMessage(shared);
+              setInterval(() => new ArrayBuffer(8), 20);  // V8 ends its sweeps at such moments
+              console.log('ready');
+            });
+            process.stdin.on('data', (line) => {
+              if (String(line) === 'end\\n') process.exit();
+              keep(2, 61003);
+              kept.splice(5, 3);
+              kept.push(new Uint8Array(kept[0]));  // the same one seen again
+              gc();
+              setTimeout(() => { gc(); console.log('freed'); }, 50);
+            });"""
+
+        def sizes(name):
+            self.nodeleak('report', '-q', f'--report={name}', 'older.rec')
+            with open(self.path(name)) as file:
+                older = json.load(file)['olderArrayBuffers']
+            listed = {row['bytes']: row['liveBlocks'] for row in older['sizes']}
+            self.assertEqual(older['liveBytes'], sum(size * count for size, count in listed.items()))
+            return {size: listed.get(size, 0) for size in (61003, 200003, 90001, 70001)}, older
+
+        def wait_for(expected):
+            give_up = time.time() + GRACE
+            while (listed := tuple(sizes('live.json')[0][size] for size in (61003, 200003))) != expected:
+                self.assertLess(time.time(), give_up, listed)
+                time.sleep(0.05)
+        with Target([node, '--expose-gc', '-e', source]) as target:
+            self.nodeleak('attach', '--keep', '-q', '-o', 'older.rec', target.pid)
+            wait_for((5, 3))
+            self.assertEqual('freed', target.say('go'))
+            wait_for((5, 0))  # by the frees alone
+            self.nodeleak('gc', target.pid)
+            self.nodeleak('detach', target.pid)
+            text = self.nodeleak('report', '--report=older.json', 'older.rec').stdout
+            self.assertEqual(0, target.end('end\n')[0])
+        expected = {61003: 5, 200003: 0, 90001: 1, 70001: 4}
+        listed, older = sizes('older.json')
+        self.assertEqual((expected, 'full', ''), (listed, older['state'], older['why']))
+        self.assertGreaterEqual(older['freedBytes'], 3 * 200003)
+        self.assertRegex(text, r'ArrayBuffers from before the attach: .* in \d+ blocks\n')
+        self.assertRegex(text, r' 297.9 KiB +5  of 61,003 bytes\n')
+
+    @on_each_node
     def test_nothing_is_left_growing(self, node):
         with Target([node, '-e', 'console.log("ready"); process.stdin.resume()']) as target:
             self.cycles(target, 2, on_ms=20)

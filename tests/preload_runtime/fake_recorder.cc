@@ -20,6 +20,7 @@
 #include "preload/hooks/thread_hooks.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/buffer_lists.h"
 #include "preload/v8/js_frames.h"
 #include "preload/v8/runtime.h"
 
@@ -143,5 +144,8 @@ void ForkedChild() {
 
 namespace v8 {
 void SetCurrentIsolateGeneration(uint32_t generation) { t_locals.isolate_generation = generation; }
+void ReadBufferListIfDue(IsolateRecord*) {}
+void ReadBufferListAfterGc(IsolateRecord*) {}
 }  // namespace v8
+
 }  // namespace nodeleak::preload

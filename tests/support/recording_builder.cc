@@ -277,6 +277,8 @@ std::vector<char> RecordingBuilder::Build() const {
   PutTable(checkpoints_, TableId::kCheckpoints, &header, &file);
   PutTable(checkpoint_entries_, TableId::kCheckpointEntries, &header, &file);
   PutTable(spaces_, TableId::kSpaces, &header, &file);
+  PutTable(older_buffers_, TableId::kOlderBuffers, &header, &file);
+  PutTable(buffer_lists_, TableId::kBufferLists, &header, &file);
   PutTable(pictures_, TableId::kMemoryPictures, &header, &file);
   PutTable(picture_uses_, TableId::kMemoryUses, &header, &file);
   PutTable(picture_arenas_, TableId::kMemoryArenas, &header, &file);

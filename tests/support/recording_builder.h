@@ -58,6 +58,8 @@ class RecordingBuilder {
                      uint32_t creation_stack = kNoIndex);
   uint32_t AddIsolate(const Isolate& isolate);
   void AddHeapSpace(uint32_t isolate, absl::string_view name, uint64_t size, uint64_t used);
+  void AddOlderBuffer(const OlderBuffer& buffer) { older_buffers_.push_back(buffer); }
+  void AddBufferList(const BufferList& list) { buffer_lists_.push_back(list); }  // of the next isolate
   void AddTimelineSample(const TimelineSample& sample) { timeline_.push_back(sample); }
   void AddCheckpoint(uint64_t time_ns, uint32_t mark_compacts, const std::vector<CheckpointEntry>& entries,
                      uint64_t rss_bytes = 0);
@@ -87,6 +89,8 @@ class RecordingBuilder {
   std::vector<Thread> threads_;
   std::vector<Isolate> isolates_;
   std::vector<HeapSpace> spaces_;
+  std::vector<OlderBuffer> older_buffers_;
+  std::vector<BufferList> buffer_lists_;
   std::vector<TimelineSample> timeline_;
   std::vector<Checkpoint> checkpoints_;
   std::vector<CheckpointEntry> checkpoint_entries_;

@@ -46,6 +46,16 @@ TEST_F(BlockTableTest, FreeOfAnUnknownAddressIsNotFound) {
   EXPECT_FALSE(table_.Remove(0x6000, &removed));
 }
 
+TEST_F(BlockTableTest, HoldsWhatWasInsertedUntilItIsRemoved) {
+  Block block;
+  EXPECT_FALSE(table_.Holds(0x5000));
+  table_.Insert(MakeBlock(0x5000, 1999), &block);
+  EXPECT_TRUE(table_.Holds(0x5000));
+  EXPECT_FALSE(table_.Holds(0x5010));
+  table_.Remove(0x5000, &block);
+  EXPECT_FALSE(table_.Holds(0x5000));
+}
+
 TEST_F(BlockTableTest, ABlockAtAKnownAddressReplacesIt) {
   Block old;
   table_.Insert(MakeBlock(0x5000, 1999, 1), &old);

@@ -59,6 +59,14 @@ TEST_F(RangeTableTest, PartialUnmapSplits) {
   EXPECT_EQ(g_freed_bytes, 2 * kPage);
 }
 
+TEST_F(RangeTableTest, CoversWhatIsInside) {
+  table_.Insert(MakeRange(100, 10, 1));
+  EXPECT_FALSE(table_.Covers(100 * kPage - 1));
+  EXPECT_TRUE(table_.Covers(100 * kPage));
+  EXPECT_TRUE(table_.Covers(110 * kPage - 1));
+  EXPECT_FALSE(table_.Covers(110 * kPage));
+}
+
 TEST_F(RangeTableTest, UnmapAcrossSeveralTakesTheirParts) {
   table_.Insert(MakeRange(100, 4, 1));
   table_.Insert(MakeRange(104, 4, 2));

@@ -406,6 +406,25 @@ TEST(Reader, ThreadsIsolatesAndSpacesAreLinked) {
   EXPECT_EQ(recording.spaces[1].isolate, kNoIndex);
 }
 
+TEST(Reader, OlderBuffersAreSortedAndThoseThatMakeNoSenseLeftOut) {
+  RecordingBuilder builder;
+  builder.AddIsolate({});
+  builder.AddOlderBuffer({0x7000, 50021, 0, 0});
+  builder.AddOlderBuffer({0x5000, 1999, 77, kOlderFreed});
+  builder.AddOlderBuffer({0x7000, 1, 0, 0});
+  builder.AddOlderBuffer({~0ull, 1999, 0, 0});
+  builder.AddBufferList({.state = 77, .buffers = 3});
+  builder.AddBufferList({.state = static_cast<uint32_t>(BufferListState::kWhole)});
+  const Recording recording = Parse(builder.Build());
+  ASSERT_EQ(recording.older_buffers.size(), 2u);
+  EXPECT_EQ(recording.older_buffers[0].isolate, kNoIndex);
+  EXPECT_EQ(recording.older_buffers[0].flags, kOlderFreed);
+  EXPECT_EQ(recording.older_buffers[1].bytes, 50021u);
+  ASSERT_EQ(recording.buffer_lists.size(), 1u);  // there is one isolate
+  EXPECT_EQ(recording.buffer_lists[0].state, static_cast<uint32_t>(BufferListState::kNotRead));
+  EXPECT_EQ(recording.damage.size(), 3u);
+}
+
 TEST(Reader, ATableOfAnotherEntrySizeIsLeftOut) {
   std::vector<char> bytes = Server().Build();
   TableOf(&bytes, TableId::kFrames)->entry_bytes = 24;

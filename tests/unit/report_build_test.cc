@@ -269,6 +269,30 @@ TEST(BuildReport, WhatARequestedCollectionFreedIsForThatRequestOnly) {
   EXPECT_THAT(RenderCollection(report, {}), testing::HasSubstr("has not reached a safe point for 3 s"));
 }
 
+TEST(BuildReport, ArrayBuffersFromBeforeTheAttachAreListedBySize) {
+  RecordingBuilder builder;
+  EXPECT_FALSE(builder.Build().older_buffers.has_value());
+  builder.recording.process.flags |= recording::kIsAttached;
+  EXPECT_THAT(RenderText(builder.Build(), {}), testing::HasSubstr("not known: the list of 1 isolate came to no place"));
+  builder.recording.older_buffers = {
+      {0x1000, 1999, 0, 0}, {0x2000, 50'021, 0, 0}, {0x3000, 1999, 0, 0}, {0x4000, 90'017, 0, recording::kOlderFreed}};
+  builder.recording.buffer_lists = {{.state = static_cast<uint32_t>(recording::BufferListState::kWhole)}};
+  const Report report = builder.Build();
+  ASSERT_TRUE(report.older_buffers.has_value());
+  EXPECT_EQ(report.older_buffers->state, CapabilityState::kFull);
+  EXPECT_EQ(report.older_buffers->live_bytes, 50'021u + 2 * 1999u);
+  EXPECT_EQ(report.older_buffers->freed_blocks, 1u);
+  ASSERT_EQ(report.older_buffers->sizes.size(), 2u);
+  EXPECT_EQ(report.older_buffers->sizes[0].bytes, 50'021u);
+  EXPECT_EQ(report.totals.live_bytes, 0u);
+  EXPECT_THAT(RenderText(report, {}), testing::HasSubstr("       2  of 1,999 bytes"));
+  EXPECT_THAT(RenderJson(report), testing::HasSubstr(R"({"bytes": 1999, "liveBlocks": 2})"));
+  builder.recording.buffer_lists[0].state = static_cast<uint32_t>(recording::BufferListState::kSweeping);
+  EXPECT_THAT(RenderText(builder.Build(), {}), testing::HasSubstr("! not all: the list of 1 isolate could only"));
+  builder.recording.process.sample_bytes = 4096;
+  EXPECT_THAT(RenderText(builder.Build(), {}), testing::HasSubstr("not known: a sampled recording"));
+}
+
 TEST(BuildReport, UnknownStackAndUnnamedThreadsAreShownAsSuch) {
   RecordingBuilder builder;
   builder.Allocate(0, 1999, 10);

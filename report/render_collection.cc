@@ -59,9 +59,12 @@ void WriteAnswers(const Report& report, TextCanvas* out) {
       if (!part.empty()) parts.push_back(std::move(part));
     out->Wrapped("  " + PadRight(Printable(answer.thread), kThreadColumns), absl::StrJoin(parts, "; "));
   }
-  // An isolate from before is met when its loop turns, or when it collects garbage by itself.
+  // An isolate from before is met where its loop sleeps, when its loop turns, or when it collects garbage by itself.
   if (report.process.is_attached)
-    out->Wrapped("  ", "A worker that has slept ever since nodeleak attached is not known yet, and was not asked.");
+    out->Wrapped("  ",
+                 "A worker that has not been at its event loop since nodeleak attached (Atomics.wait, native code) is "
+                 "not known yet, "
+                 "and was not asked.");
 }
 
 // One part of what went of one group.

@@ -86,7 +86,7 @@ class AttachSession::Impl {
       static_cast<void>(ignored);
       return status;
     }
-    if (IsNode()) process_->MeetMainIsolate();
+    if (IsNode()) process_->MeetIsolates();
     return absl::OkStatus();
   }
 
@@ -144,7 +144,7 @@ class AttachSession::Impl {
     const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(process_->memory(), process_->objects(), &shim);
     if (!caller.ok()) return caller.status();
     const absl::StatusOr<std::vector<uint64_t>> started =
-        caller->Call({RemoteStep::Call(shim.start(), {})}, Borrow::kIdle, kCallPatience, kCallLimit);
+        caller->Call({RemoteStep::Call(shim.start(), {})}, Borrow::Idle(), kCallPatience, kCallLimit);
     if (!started.ok()) return started.status();
     if (const int error = static_cast<int>((*started)[0]); error != 0)
       return absl::UnavailableError(absl::StrCat("its recorder cannot start a thread: ", strerror(error)));

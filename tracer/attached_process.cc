@@ -30,8 +30,9 @@ constexpr milliseconds kReleasePatience(3000);
 constexpr milliseconds kQuietPatience(2000);  // for threads inside the recorder to come out
 constexpr milliseconds kMeetPatience(100);
 constexpr milliseconds kMeetLimit(3000);
-constexpr milliseconds kCollectPatience(3000);  // for the event loop to sleep
-constexpr milliseconds kCollectLimit(60'000);   // a heap of gigabytes
+constexpr milliseconds kMeetWorkersPatience(1000);  // for all of them
+constexpr milliseconds kCollectPatience(3000);      // for the event loop to sleep
+constexpr milliseconds kCollectLimit(60'000);       // a heap of gigabytes
 
 // How long one attempt may keep the threads that stopped at once waiting for those that did not: short at first. A
 // thread that starts a program (vfork) cannot be stopped for a millisecond or so.
@@ -140,19 +141,26 @@ absl::Status AttachedProcess::InstallHooks() {
 absl::StatusOr<bool> AttachedProcess::Collect() const {
   absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return caller.status();
-  const absl::StatusOr<std::vector<uint64_t>> done =
-      caller->Call({RemoteStep::Call(shim_->safe_point(), {1})}, Borrow::kMainInLoop, kCollectPatience, kCollectLimit);
+  const absl::StatusOr<std::vector<uint64_t>> done = caller->Call(
+      {RemoteStep::Call(shim_->safe_point(), {1})}, Borrow::InLoop(target_.pid), kCollectPatience, kCollectLimit);
   if (absl::IsUnavailable(done.status())) return false;
   if (!done.ok()) return done.status();
   return static_cast<int32_t>((*done)[0]) == 1;
 }
 
-void AttachedProcess::MeetMainIsolate() const {
+void AttachedProcess::MeetIsolates() const {
   const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return;
-  const auto ignored =
-      caller->Call({RemoteStep::Call(shim_->safe_point(), {0})}, Borrow::kMainInLoop, kMeetPatience, kMeetLimit);
-  static_cast<void>(ignored);
+  const auto meet = [&](pid_t thread, milliseconds patience) {
+    const auto ignored =
+        caller->Call({RemoteStep::Call(shim_->safe_point(), {0})}, Borrow::InLoop(thread), patience, kMeetLimit);
+    static_cast<void>(ignored);
+  };
+  meet(target_.pid, kMeetPatience);
+  // The others may be no workers: then the call finds no isolate.
+  const auto begin = steady_clock::now();
+  for (pid_t thread : ThreadsInLoop(target_.pid))
+    if (thread != target_.pid && steady_clock::now() - begin < kMeetWorkersPatience) meet(thread, milliseconds(0));
 }
 
 // The shim's depth counter of every thread, from outside: 0 means that it is not in the recorder, and since the

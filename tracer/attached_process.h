@@ -43,8 +43,9 @@ class AttachedProcess {
   // A full collection, the picture of the end and the freeze, on the thread of the event loop. False: that could not
   // be.
   absl::StatusOr<bool> Collect() const;
-  // Meets the isolate of the main thread early, where its loop sleeps; otherwise it is met at the loop's next turn.
-  void MeetMainIsolate() const;
+  // Meets the isolates of the main thread and of workers early, where their loops sleep; the others are met at their
+  // loops' next turns.
+  void MeetIsolates() const;
   // Freezes the recording when it is not frozen, takes the hooks out, unmaps the recording when no thread is inside the
   // recorder any more, and leaves the shim inert. Whatever state it is in.
   absl::Status CleanUp();

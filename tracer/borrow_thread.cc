@@ -60,16 +60,16 @@ std::vector<Candidate> FindCandidates(pid_t pid, Borrow which, bool also_running
   std::vector<Candidate> candidates;
   for (pid_t thread : ReadThreadIds(pid)) {
     const bool is_main = thread == pid;
-    if (which == Borrow::kMainInLoop && !is_main) continue;
+    if (!which.Allows(thread)) continue;
     // "number arguments... sp pc", "running", or "-1 sp pc" for a stop outside of a system call
     const std::string sleeps_in = ReadProcFile(pid, absl::StrCat("task/", thread, "/syscall"));
     if (sleeps_in.empty()) continue;
     if (isdigit(static_cast<unsigned char>(sleeps_in[0])) == 0) {
-      if (also_running && which == Borrow::kIdle) candidates.push_back({thread, kCostOfRunning});
+      if (also_running && !which.in_loop()) candidates.push_back({thread, kCostOfRunning});
       continue;
     }
     const long number = atol(sleeps_in.c_str());
-    if (which == Borrow::kMainInLoop) {
+    if (which.in_loop()) {
       if (IsLoopPoll(number)) candidates.push_back({thread, 0});
       continue;
     }
@@ -96,7 +96,7 @@ std::string WhyNot(const RemoteMemory& memory, const UnsafeCode& unsafe, const C
   const bool in_syscall = static_cast<int64_t>(borrowed.registers.orig_rax) >= 0;
   if (borrowed.thread.pending_signal() != 0) return "a signal was arriving";
   if (candidate.cost != kCostOfRunning && !in_syscall) return "it woke up";
-  if (which == Borrow::kMainInLoop && !IsLoopPoll(static_cast<long>(borrowed.registers.orig_rax)))
+  if (which.in_loop() && !IsLoopPoll(static_cast<long>(borrowed.registers.orig_rax)))
     return "its event loop was at work";
   if (!HasRoomOnStack(memory.pid(), borrowed.registers)) return "its stack is too small";
   const std::string place = unsafe.Find(memory, candidate.thread, borrowed.registers);
@@ -104,6 +104,13 @@ std::string WhyNot(const RemoteMemory& memory, const UnsafeCode& unsafe, const C
 }
 
 }  // namespace
+
+std::vector<pid_t> ThreadsInLoop(pid_t pid) {
+  std::vector<pid_t> threads;
+  for (pid_t thread : ReadThreadIds(pid))
+    if (!FindCandidates(pid, Borrow::InLoop(thread), false).empty()) threads.push_back(thread);
+  return threads;
+}
 
 absl::StatusOr<BorrowedThread> BorrowThread(const RemoteMemory& memory, const RemoteObjects& objects,
                                             const UnsafeCode& unsafe, Borrow which, milliseconds patience) {

@@ -7,6 +7,7 @@
 #include <sys/user.h>
 
 #include <chrono>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "tracer/remote_elf.h"
@@ -15,10 +16,23 @@
 
 namespace nodeleak::tracer {
 
-enum class Borrow {
-  kIdle,        // any thread that sleeps; after two thirds of the patience also one that runs
-  kMainInLoop,  // the first thread, in its event loop's poll
+class Borrow {
+ public:
+  // Any thread that sleeps; after two thirds of the patience also one that runs.
+  static Borrow Idle() { return Borrow(0); }
+  // This one, in its event loop's poll.
+  static Borrow InLoop(pid_t thread) { return Borrow(thread); }
+
+  bool in_loop() const { return thread_ != 0; }
+  bool Allows(pid_t thread) const { return thread_ == 0 || thread == thread_; }
+
+ private:
+  explicit Borrow(pid_t thread) : thread_(thread) {}
+  pid_t thread_;
 };
+
+// Those that sleep in the poll of an event loop just now, or of something like one.
+std::vector<pid_t> ThreadsInLoop(pid_t pid);
 
 struct BorrowedThread {
   TracedThread thread;  // stopped

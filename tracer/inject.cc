@@ -95,7 +95,7 @@ class Injection {
     for (int leftover : FindLeftovers(memory_.pid()))
       if (steps.size() < kMaxRemoteSteps)
         steps.push_back(RemoteStep::Syscall(SYS_close, {static_cast<uint64_t>(leftover)}));
-    absl::StatusOr<std::vector<uint64_t>> results = caller_.Call(steps, Borrow::kIdle, kPatience, kLoadLimit);
+    absl::StatusOr<std::vector<uint64_t>> results = caller_.Call(steps, Borrow::Idle(), kPatience, kLoadLimit);
     if (!results.ok()) return results.status();
     descriptors_.assign(results->begin(), results->begin() + static_cast<ptrdiff_t>(images_.size()));
     return absl::OkStatus();
@@ -121,7 +121,7 @@ class Injection {
     steps.back().condition_step = static_cast<int>(last);
     for (int64_t descriptor : descriptors_)
       steps.push_back(RemoteStep::Syscall(SYS_close, {static_cast<uint64_t>(descriptor)}));
-    absl::StatusOr<std::vector<uint64_t>> results = caller_.Call(steps, Borrow::kIdle, kPatience, kLoadLimit);
+    absl::StatusOr<std::vector<uint64_t>> results = caller_.Call(steps, Borrow::Idle(), kPatience, kLoadLimit);
     if (!results.ok()) return results.status();
     if ((*results)[last] != 0) return absl::OkStatus();
     return absl::FailedPreconditionError(

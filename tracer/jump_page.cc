@@ -90,7 +90,7 @@ absl::StatusOr<JumpPage> JumpPages::Map(const RemoteRange& library) {
     constexpr uint64_t kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
     const absl::StatusOr<std::vector<uint64_t>> mapped =
         caller->Call({RemoteStep::Syscall(SYS_mmap, {page, JumpPage::kBytes, PROT_READ | PROT_EXEC, kFlags, ~0ull, 0})},
-                     Borrow::kIdle, kPatience, kLimit);
+                     Borrow::Idle(), kPatience, kLimit);
     if (!mapped.ok()) return mapped.status();
     const auto error = static_cast<int64_t>(mapped->front());
     if (error == -EEXIST) continue;

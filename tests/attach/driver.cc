@@ -123,9 +123,9 @@ int Calls(const char* pid, int count) {
     // A program that never sleeps is borrowed after two thirds of the patience: little is enough on a machine that has
     // time for us, and where it has not, it is asked again.
     const std::vector<RemoteStep> steps = {RemoteStep::Call(allocate, {5000}), release};
-    auto results = caller->Call(steps, Borrow::kIdle, milliseconds(60), milliseconds(5000));
+    auto results = caller->Call(steps, Borrow::Idle(), milliseconds(60), milliseconds(5000));
     if (absl::IsUnavailable(results.status()))
-      results = caller->Call(steps, Borrow::kIdle, milliseconds(5000), milliseconds(5000));
+      results = caller->Call(steps, Borrow::Idle(), milliseconds(5000), milliseconds(5000));
     if (!results.ok()) {
       fprintf(stderr, "call %d: %s\n", i, std::string(results.status().message()).c_str());
       ++refused;

@@ -10,11 +10,15 @@
 #include <cstdint>
 #include <utility>
 
+#include "recording/process.h"
+
 namespace nodeleak::tracer {
 namespace {
 
-constexpr int64_t kWaitMs = 100;
-constexpr int64_t kOldMs = 500;  // a report of an earlier signal that nobody asked about
+constexpr int64_t kWaitMs = 100;       // the kernel gives a signal to a group's processes one after the other
+constexpr int64_t kStarvedMs = 5'000;  // longest wait for a witness that has something to do and does not run
+constexpr int64_t kLookMs = 10;
+constexpr int64_t kOldMs = 5'000;  // a report of an earlier signal that nobody asked about
 
 struct Report {
   int signal;
@@ -62,9 +66,14 @@ Witness::~Witness() {
 bool Witness::SawToo(const siginfo_t& signal) const {
   if (pid_ <= 0) return false;
   const int64_t begin = NowMs();
-  for (int64_t left = kWaitMs; left > 0; left = begin + kWaitMs - NowMs()) {
+  for (int64_t passed = 0; passed < kStarvedMs; passed = NowMs() - begin) {
+    // Asleep it has reported all that it got: looked at before its reports.
+    const bool has_told_all = recording::ProcessStateLetter(static_cast<uint32_t>(pid_)) == 'S';
     pollfd waited = {reports_.get(), POLLIN, 0};
-    if (poll(&waited, 1, static_cast<int>(left)) <= 0) continue;
+    if (poll(&waited, 1, kLookMs) <= 0) {
+      if (has_told_all && passed >= kWaitMs) return false;
+      continue;
+    }
     Report report;
     if (read(reports_.get(), &report, sizeof report) != static_cast<ssize_t>(sizeof report)) return false;
     if (report.signal == signal.si_signo && report.sender == signal.si_pid && report.time_ms > begin - kOldMs)

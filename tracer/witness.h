@@ -18,7 +18,8 @@ class Witness {
   Witness(const Witness&) = delete;
   Witness& operator=(const Witness&) = delete;
 
-  // True: the witness got that signal from the same sender at the same time. Waits for it a tenth of a second at most.
+  // True: the witness got that signal from the same sender at the same time. Waits for it a tenth of a second, and
+  // longer only while the witness has something to do and is not let run.
   bool SawToo(const siginfo_t& signal) const;
 
  private:

@@ -120,8 +120,8 @@ await run({
       const { child, ended } = start([NODE, program, ...args], { detached: true });
       let text = '';
       child.stdout.on('data', (chunk) => { text += chunk; });
-      await firstLine(child);
-      act(child.pid);
+      const pid = Number(await firstLine(child));
+      await act(child.pid, pid);
       assert.strictEqual((await ended).status, 9);
       return text.split('\n')[1];
     };
@@ -129,6 +129,15 @@ await run({
     assert.strictEqual(await told((pid) => process.kill(-pid, 'SIGCONT')), 'SIGCONT 1');
     assert.strictEqual(await told((pid) => process.kill(pid, 'SIGTERM')), 'SIGTERM 1');
     assert.strictEqual(await told(() => {}, 'itself'), 'SIGUSR2 1');
+    // The process of ours that tells the one from the other is not let run for a while.
+    assert.strictEqual(await told(async (ours, programs) => {
+      const children = fs.readFileSync(`/proc/${ours}/task/${ours}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+      const witness = children.find((pid) => pid !== programs);
+      process.kill(witness, 'SIGSTOP');
+      process.kill(-ours, 'SIGTERM');
+      await new Promise((done) => setTimeout(done, 250));
+      process.kill(witness, 'SIGCONT');
+    }), 'SIGTERM 1');
   },
 
   // A terminal sends SIGINT to the whole group: the program sees it once, and the report still comes.

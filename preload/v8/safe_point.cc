@@ -23,6 +23,7 @@ enum RequestState : uint32_t { kIdle, kAsked, kBegun, kTurning, kDone };
 uint32_t g_state = kIdle;  // a futex
 EndPictureRequest g_request;
 uint32_t g_turns;  // of the event loop while kTurning
+uint64_t g_turning_since_ns;
 
 constexpr uint32_t kNudgeEveryMs = 20;
 // The program should be dead by now. Finalizers get two turns of its loop, and only as long as nothing else takes long.
@@ -51,6 +52,7 @@ void BeginPicture(IsolateRecord* record, Place place) {
   }
   if (place != Place::kOwnLoop) return FinishPicture(record, 0);
   g_turns = 0;
+  g_turning_since_ns = MonotonicNanoseconds();
   __atomic_store_n(&g_state, static_cast<uint32_t>(kTurning), __ATOMIC_RELEASE);
   WakeEventLoop(*record);
 }
@@ -147,13 +149,13 @@ bool RequestEndPicture(const EndPictureRequest& request) {
   request.asked();
   if (thread_id == 0) return !Advance(kAsked, kIdle);
   if (!WaitForBegin(thread_id, request)) return false;
-  const uint64_t begun = MonotonicNanoseconds();
-  const uint64_t give_up = begun + kPictureMs * uint64_t{1'000'000};
+  const uint64_t give_up = MonotonicNanoseconds() + kPictureMs * uint64_t{1'000'000};
   uint32_t state = __atomic_load_n(&g_state, __ATOMIC_ACQUIRE);
   while (state != kDone && MonotonicNanoseconds() < give_up) {
-    const uint64_t since = MonotonicNanoseconds() - begun;
-    if (state == kTurning && since > kEndTurnsNs) CutTurnsShort();
-    if (state == kTurning && since > 2 * kEndTurnsNs && Advance(kTurning, kIdle)) return false;
+    // The collection before the turns takes as long as it takes.
+    const uint64_t turning = state == kTurning ? MonotonicNanoseconds() - g_turning_since_ns : 0;
+    if (turning > kEndTurnsNs) CutTurnsShort();
+    if (turning > 2 * kEndTurnsNs && Advance(kTurning, kIdle)) return false;
     state = WaitForChange(state, kNudgeEveryMs);
   }
   return state == kDone;

@@ -162,7 +162,7 @@ static int Descriptors(void) {
 
 static int OpenAll(void) {
   int count = 0;
-  for (int refused = 0; refused < 5;) {  // for a moment a thread may have one open that is not the program's
+  for (int refused = 0; refused < 25;) {  // for a moment a thread may have one open that is not the program's
     if (open("/dev/null", O_RDONLY) >= 0) {
       count++;
     } else {

@@ -125,10 +125,12 @@ await run({
         console.log(spawnSync('sh', ['-c', 'kill -9 $$']).signal, spawnSync('nothing-there').error.code);
         console.log(execSync('echo in a shell', { env: {} }).toString());
         console.log(execFileSync(process.execPath, ['-p', '6*7'], { cwd: '/', env: { A: '1' } }).toString());
-        exec('exit 3', (e) => console.log('exec', e.code));
-        const child = fork(__filename, ['child']);
-        child.send(21);
-        child.on('message', (m) => console.log('message', m)).on('exit', (c, s) => console.log('exit', c, s));
+        exec('exit 3', (e) => {  // one after the other: who is first is anybody's guess
+          console.log('exec', e.code);
+          const child = fork(__filename, ['child']);
+          child.send(21);
+          child.on('message', (m) => console.log('message', m)).on('exit', (c, s) => console.log('exit', c, s));
+        });
       }`);
     same('children', [NODE, program], { expect: 0 });
     const cluster = file('cluster.js', `

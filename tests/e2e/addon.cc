@@ -118,12 +118,20 @@ napi_value External(napi_env env, napi_callback_info info) {
   return result;
 }
 
-// Blocks the thread for so many milliseconds, and returns how often a signal interrupted it.
-napi_value Sleep(napi_env env, napi_callback_info info) {
-  const int64_t ms = NumberArgument(env, info);
-  timespec left = {ms / 1000, ms % 1000 * 1'000'000};
+// Blocks the thread, by short sleeps, while the first number of an Int32Array is 0; returns how often a signal
+// interrupted one.
+napi_value SleepWhile(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument = nullptr;
+  void* numbers = nullptr;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  napi_get_typedarray_info(env, argument, nullptr, nullptr, &numbers, nullptr, nullptr);
+  constexpr timespec kShort = {0, 100'000'000};
   int64_t interrupted = 0;
-  while (nanosleep(&left, &left) != 0 && errno == EINTR) ++interrupted;
+  while (__atomic_load_n(static_cast<int32_t*>(numbers), __ATOMIC_ACQUIRE) == 0) {
+    timespec left = kShort;
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) ++interrupted;
+  }
   napi_value result = nullptr;
   napi_create_int64(env, interrupted, &result);
   return result;
@@ -140,6 +148,6 @@ void AddFunction(napi_env env, napi_value exports, const char* name, napi_callba
 extern "C" __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   for (Export& row : exports_table) AddFunction(env, exports, row.name, Call, &row);
   AddFunction(env, exports, "external", External, nullptr);
-  AddFunction(env, exports, "sleep", Sleep, nullptr);
+  AddFunction(env, exports, "sleepWhile", SleepWhile, nullptr);
   return exports;
 }

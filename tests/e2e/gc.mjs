@@ -12,6 +12,7 @@ const ROUNDS = Number(process.env.NODELEAK_E2E_ROUNDS ?? 8);  // requests in a r
 
 const READY = 'require("fs").writeSync(1, `${process.pid}\\n`);\n';
 const FREEZE = 'setInterval(() => {}, 1e6);\n';
+const READ_STDIN = 'require("fs").readSync(0, Buffer.alloc(1));';  // in native code until its stdin ends
 const SERVER = READY.replace('process.pid', 'process.pid} ${server.address().port');
 
 // Starts a program, does `act` with its pid (and what else it said first), ends it by SIGKILL unless it has ended.
@@ -86,9 +87,16 @@ async function rounds(name, target, check) {
   }
 }
 
-async function refused(target, why) {
-  const { status, stderr } = await collectLater(target).answer;
+async function refusedBy(answer, why) {
+  const { status, stderr } = await answer;
   assert.deepStrictEqual([status, why.test(stderr)], [2, true], stderr);
+}
+const refused = (target, why) => refusedBy(collectLater(target).answer, why);
+
+// Until it holds the lock of whoever asks: then it has found the process recording.
+async function hasItsTurn(asker) {
+  const lock = `FLOCK  ADVISORY  WRITE ${asker.pid} `;
+  while (!fs.readFileSync('/proc/locks', 'utf8').includes(lock)) await new Promise((done) => setImmediate(done));
 }
 
 const LEAVINGS = `
@@ -186,12 +194,15 @@ await run({
       const { Worker } = require('worker_threads');
       const fs = require('fs');
       const handlers = ['SIGUSR2', 'SIGWINCH'].map((s) => process.on(s, () => console.log(s)));
-      const worker = new Worker(\`require("worker_threads").parentPort.postMessage(0);
-        require("worker_threads").parentPort.postMessage(require(${ADDON}).sleep(4500));\`, { eval: true });
+      const flag = new Int32Array(new SharedArrayBuffer(4));
+      const worker = new Worker(\`const { parentPort, workerData } = require("worker_threads");
+        parentPort.postMessage(0);
+        parentPort.postMessage(require(${ADDON}).sleepWhile(workerData));\`, { eval: true, workerData: flag });
       worker.once('message', () => {
         worker.once('message', (interrupted) => console.log('interrupted', interrupted));
         fs.writeSync(1, process.pid + '\\n');
         console.log('read', fs.readSync(0, Buffer.alloc(10)));
+        flag[0] = 1;
       });`;
     await withProgram(code, async ({ pid, child, ended }) => {
       let said = '';
@@ -249,19 +260,21 @@ await run({
   },
 
   async 'the process ends during the request'() {
-    const code = `${READY} require(${ADDON}).sleep(700); process.exit(7);`;
-    await withProgram(code, async ({ pid, ended }) => {
-      await refused(pid, /ended before it could answer|picture is already taken/);
+    await withProgram(`${READY} ${READ_STDIN} process.exit(7);`, async ({ pid, child, ended }) => {
+      const { answer, child: asker } = collectLater(pid);
+      await hasItsTurn(asker);
+      child.stdin.end();
+      await refusedBy(answer, /ended before it could answer|is ending: its picture is already taken/);
       assert.deepStrictEqual(await ended, { status: 7, signal: null });
     });
   },
 
   async 'whoever asks is killed; two ask at once'() {
-    await withProgram(`${READY} require(${ADDON}).sleep(900); ${FREEZE}`, async ({ pid }) => {
+    await withProgram(`${READY} ${READ_STDIN} ${FREEZE}`, async ({ pid, child }) => {
       const killed = collectLater(pid);
-      const lock = () => fs.readFileSync('/proc/locks', 'utf8').includes(`FLOCK  ADVISORY  WRITE ${killed.child.pid} `);
-      while (!lock()) await new Promise((done) => setImmediate(done));  // it has its turn
+      await hasItsTurn(killed.child);
       killed.child.kill('SIGKILL');
+      child.stdin.end();
       const both = await Promise.all([collect(pid), collect(pid)]);
       for (const what of both) assert.deepStrictEqual(states(what), { main: 'done' });
     });

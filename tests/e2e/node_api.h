@@ -22,6 +22,7 @@ int napi_set_named_property(napi_env, napi_value, const char*, napi_value);
 int napi_create_external_buffer(napi_env, size_t, void*, napi_finalize, void*, napi_value*);
 int napi_create_object(napi_env, napi_value*);
 int napi_wrap(napi_env, napi_value, void*, napi_finalize, void*, void**);
+int napi_get_typedarray_info(napi_env, napi_value, int* type, size_t* length, void** data, napi_value* buffer, size_t*);
 int napi_adjust_external_memory(napi_env, int64_t, int64_t*);
 }
 

@@ -106,6 +106,7 @@ absl::StatusOr<tracer::AttachOptions> MakeOptions(const Settings& settings, cons
                                      {static_cast<uint32_t>(target.pid), program, true}, false);
   options.max_recording_bytes = settings.max_recording_bytes;
   options.sample_bytes = settings.sample_bytes;
+  options.trust_seccomp = settings.trust_seccomp;
   return options;
 }
 

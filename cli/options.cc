@@ -153,6 +153,11 @@ absl::Status SetKeep(absl::string_view, Settings* settings) {
   return absl::OkStatus();
 }
 
+absl::Status SetTrustSeccomp(absl::string_view, Settings* settings) {
+  settings->trust_seccomp = true;
+  return absl::OkStatus();
+}
+
 struct OptionRow {
   const char* name;
   char letter;           // 0: none
@@ -191,6 +196,8 @@ constexpr OptionRow kOptions[] = {
      "print nothing but errors; without --report the recording is left for later"},
     {"duration", 0, "TIME", kForAttach, SetDuration, "how long attach records (until Ctrl-C)"},
     {"keep", 0, nullptr, kForAttach, SetKeep, "attach leaves the recorder running; nodeleak detach ends it"},
+    {"trust-seccomp", 0, nullptr, kForAttach, SetTrustSeccomp,
+     "attach also under a seccomp filter that cannot be read; it must not end the process for a system call"},
 };
 
 // Known of the design, comes later: told apart from a typing mistake.

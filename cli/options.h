@@ -31,6 +31,7 @@ struct Settings {
   uint64_t on_rss_bytes = 0;  // 0: not asked for
   bool quiet = false;
   std::optional<uint64_t> duration_ms;  // attach; none: until Ctrl-C
+  bool trust_seccomp = false;           // attach: where a seccomp filter cannot be read
   bool keep = false;                    // attach: leave the recorder there
 };
 

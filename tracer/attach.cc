@@ -17,6 +17,7 @@
 #include "recording/process.h"
 #include "tracer/attached_process.h"
 #include "tracer/proc_files.h"
+#include "tracer/seccomp_check.h"
 #include "tracer/send_file.h"
 #include "tracer/test_point.h"
 
@@ -241,6 +242,8 @@ absl::Status MakeReady(AttachedProcess* process, const std::string& shim_path) {
 absl::StatusOr<AttachSession> AttachSession::Attach(const AttachTarget& target, const AttachOptions& options) {
   absl::StatusOr<std::unique_ptr<AttachedProcess>> process = AttachedProcess::Open(target);
   if (!process.ok()) return About(target, "attach to", process.status());
+  if (absl::Status status = CheckSeccompFilters(target.pid, options.trust_seccomp); !status.ok())
+    return About(target, "attach to", status);
   if (absl::Status status = MakeReady(process->get(), options.shim); !status.ok())
     return About(target, "attach to", status);
   absl::StatusOr<UniqueFd> file = CreateRecording(options.recording);

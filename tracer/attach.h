@@ -24,6 +24,7 @@ struct AttachOptions {
   std::string recording;  // absolute path of the file to create
   uint64_t max_recording_bytes = 1ull << 30;
   uint64_t sample_bytes = 0;
+  bool trust_seccomp = false;  // a filter that cannot be read does not end the process
 };
 
 class AttachSession {

@@ -1,0 +1,16 @@
+// Outside. Whether the seccomp filters of a process let the recorder do its work in it. A filter that ends the process
+// for one of its system calls must be known before the first of them is made.
+#pragma once
+
+#include <sys/types.h>
+
+#include "absl/status/status.h"
+
+namespace nodeleak::tracer {
+
+// Refuses where a filter would end the process, and where that cannot be told unless `trust` says that it does not.
+// Threads are stopped for some microseconds each, to read the filters (which takes CAP_SYS_ADMIN). Where they cannot be
+// read, but this process lives under as many of its own (in the same container), a child of ours tries the calls.
+absl::Status CheckSeccompFilters(pid_t pid, bool trust);
+
+}  // namespace nodeleak::tracer

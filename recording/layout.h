@@ -345,11 +345,12 @@ struct Isolate {
   uint64_t statistics_ns;
   uint64_t heap_total, heap_physical, heap_used, heap_limit, malloced, peak_malloced, external, global_handles;
   uint64_t native_contexts, detached_contexts;
-  uint64_t heap_used_after_gc, after_gc_ns;  // at the first safe point after the last mark-compact; ns 0: none yet
+  uint64_t heap_used_after_gc, after_gc_ns;  // right after the last mark-compact; ns 0: none yet
   uint64_t loop_turns, first_turn_ns;        // polls of its event loop; ns 0: none yet
   uint64_t previous_mark_compact_ns;         // the last but one
+  uint64_t heap_used_least;  // since the last timeline sample, at collections and safe points; 0: no reading since
 };
-static_assert(sizeof(Isolate) == 216);
+static_assert(sizeof(Isolate) == 224);
 
 // One V8 heap space at the last safe point of an isolate.
 struct HeapSpace {
@@ -398,10 +399,12 @@ struct TimelineSample {
   uint64_t mapped_bytes;              // anonymous mappings made while we watched, committed
   uint64_t heap_used;                 // all isolates, at their last safe point
   uint32_t mark_compacts, scavenges;  // all isolates
-  uint64_t heap_used_after_gc;        // all isolates, at the first safe point after the last mark-compact of each
+  uint64_t heap_used_after_gc;        // all isolates, right after the last mark-compact of each that has had one
   uint64_t loop_turns;                // all isolates, those that have ended too
+  // All isolates, the least since the sample before: so much can have been alive at most. 0: none was read since.
+  uint64_t heap_used_least;
 };
-static_assert(sizeof(TimelineSample) == 72);
+static_assert(sizeof(TimelineSample) == 80);
 
 // A checkpoint is the per-stack state at one moment: entries first_entry .. first_entry+entry_count of
 // kCheckpointEntries. At most kMaxCheckpoints are kept: when full, every second one goes and the interval doubles.

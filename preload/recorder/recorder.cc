@@ -274,6 +274,21 @@ void LoopTurns(uint32_t index) {
   __atomic_store_n(&isolate.loop_turns, isolate.loop_turns + 1, __ATOMIC_RELAXED);
 }
 
+// Races with the watcher, which takes it: a reading may then count for the sample before.
+void NoteHeapUsed(recording::Isolate* isolate, uint64_t used) {
+  const uint64_t least = __atomic_load_n(&isolate->heap_used_least, __ATOMIC_RELAXED);
+  if (least == 0 || used < least) __atomic_store_n(&isolate->heap_used_least, used, __ATOMIC_RELAXED);
+}
+
+void HeapUsedAfterCollection(uint32_t index, uint64_t used, bool full) {
+  if (index == kNoIndex || !IsRecording()) return;
+  recording::Isolate& isolate = g_recorder.isolates[index];
+  NoteHeapUsed(&isolate, used);
+  if (!full) return;
+  isolate.heap_used_after_gc = used;
+  isolate.after_gc_ns = NanosecondsSinceStart();
+}
+
 void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
   if (index == kNoIndex || !IsRecording()) return;
   recording::Isolate& isolate = g_recorder.isolates[index];
@@ -288,9 +303,7 @@ void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
   isolate.global_handles = statistics.global_handles;
   isolate.native_contexts = statistics.native_contexts;
   isolate.detached_contexts = statistics.detached_contexts;
-  if (!statistics.after_full_gc) return;
-  isolate.heap_used_after_gc = statistics.used;
-  isolate.after_gc_ns = isolate.statistics_ns;
+  NoteHeapUsed(&isolate, statistics.used);
 }
 
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,

@@ -108,9 +108,10 @@ void LoopTurns(uint32_t isolate);
 struct HeapStatistics {
   uint64_t total, physical, used, limit, malloced, peak_malloced, external, global_handles, native_contexts,
       detached_contexts;
-  bool after_full_gc;  // the first reading since a mark-compact
 };
 void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics);
+// Bytes used right after a collection, when the young garbage, and after a full one all of it, is gone.
+void HeapUsedAfterCollection(uint32_t isolate, uint64_t used, bool full);
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t used, uint64_t available,
                    uint64_t physical);
 

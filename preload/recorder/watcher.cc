@@ -41,6 +41,14 @@ void KeepEverySecond(AppendTable<Entry>& table) {
   table.Publish(count / 2);
 }
 
+// An idle isolate's heap stays as it is.
+uint64_t TakeLeastHeapUsed(recording::Isolate* isolate, bool* is_news) {
+  const uint64_t least = __atomic_exchange_n(&isolate->heap_used_least, uint64_t{0}, __ATOMIC_RELAXED);
+  if (least == 0) return isolate->heap_used;
+  *is_news = true;
+  return least;
+}
+
 void AddSample(uint64_t now_ns) {
   AppendTable<TimelineSample>& timeline = g_recorder.timeline;
   if (timeline.count() >= recording::kMaxTimelineSamples) {
@@ -54,15 +62,18 @@ void AddSample(uint64_t now_ns) {
   sample.live_bytes = header->live_bytes;
   sample.live_blocks = header->live_blocks;
   sample.mapped_bytes = header->mapped_bytes;
+  bool is_news = false;
   for (uint64_t i = 0; i < g_recorder.isolates.count(); ++i) {
-    const recording::Isolate& isolate = g_recorder.isolates[i];
+    recording::Isolate& isolate = g_recorder.isolates[i];
     sample.mark_compacts += static_cast<uint32_t>(isolate.mark_compacts);
     sample.scavenges += static_cast<uint32_t>(isolate.scavenges);
     sample.loop_turns += isolate.loop_turns;
     if (isolate.disposed_ns != 0) continue;
     sample.heap_used += isolate.heap_used;
     sample.heap_used_after_gc += isolate.heap_used_after_gc;
+    sample.heap_used_least += TakeLeastHeapUsed(&isolate, &is_news);
   }
+  if (!is_news) sample.heap_used_least = 0;
   timeline.Append(sample);
 }
 

@@ -66,8 +66,6 @@ void CollectForTheEnd(IsolateRecord* record) {
   CollectNow(record);
   SetFreePhase(FreePhase::kOrdinary);
   ReadBufferListAfterGc(record);
-  // No reading of statistics: the heaps of all isolates are compared as a sum, in which this one's would be new.
-  record->gcs_at_statistics = record->major_gcs;
   __atomic_store_n(&record->collection.step, static_cast<uint32_t>(CollectionStep::kNothing), __ATOMIC_RELEASE);
   __atomic_add_fetch(&g_collected_at_end, 1u, __ATOMIC_RELEASE);
   FutexWake(&g_collected_at_end);

@@ -10,6 +10,8 @@ namespace nodeleak::preload::v8 {
 namespace {
 
 constexpr uint64_t kStatisticsEveryNs = 100'000'000;
+// V8 walks all pages for one: a microsecond of a small heap, much more of a large one, after each of many scavenges.
+constexpr uint64_t kRestPerReading = 500;
 
 // v8::HeapStatistics: 14 words from V8 10 to 13, and one more (total_allocated_bytes) in 14. include/v8-statistics.h.
 struct V8HeapStatistics {
@@ -52,6 +54,10 @@ void Read(Isolate* isolate, Reading* reading) {
   for (size_t i = 0; i < kRoomWords; ++i)
     if (words[i] != kFill) reading->words = i + 1;
   memcpy(&reading->heap, words, sizeof reading->heap);
+}
+
+void ReadSpacesToo(Isolate* isolate, Reading* reading) {
+  Read(isolate, reading);
   reading->space_count = symbols().number_of_heap_spaces(isolate);
   if (reading->space_count > kMaxSpaces) reading->space_count = kMaxSpaces;
   for (size_t i = 0; i < reading->space_count; ++i) {
@@ -85,7 +91,7 @@ bool Trusted(const Reading& reading) {
   return false;
 }
 
-void Report(uint32_t isolate, const Reading& reading, bool after_full_gc) {
+void Report(uint32_t isolate, const Reading& reading) {
   const V8HeapStatistics& heap = reading.heap;
   HeapStatisticsRead(isolate, {.total = heap.total,
                                .physical = heap.physical,
@@ -96,8 +102,7 @@ void Report(uint32_t isolate, const Reading& reading, bool after_full_gc) {
                                .external = heap.external,
                                .global_handles = heap.global_handles_used,
                                .native_contexts = heap.native_contexts,
-                               .detached_contexts = heap.detached_contexts,
-                               .after_full_gc = after_full_gc});
+                               .detached_contexts = heap.detached_contexts});
   for (size_t i = 0; i < reading.space_count; ++i) {
     const V8HeapSpace& space = reading.spaces[i];
     if (space.name != nullptr)
@@ -105,27 +110,36 @@ void Report(uint32_t isolate, const Reading& reading, bool after_full_gc) {
   }
 }
 
-// The first reading after a full collection shows what is alive, all others show garbage too.
-bool HasCollectedSince(const IsolateRecord& record) { return record.major_gcs != record.gcs_at_statistics; }
+bool CanRead(const IsolateRecord& record) {
+  return HasFeature(Feature::kHeapStatistics) && g_trust != Trust::kRefused && record.index != recording::kNoIndex;
+}
+
 }  // namespace
 
 bool HeapStatisticsAddUp() { return g_trust == Trust::kProved; }
 
 void ReadHeapStatistics(IsolateRecord* record) {
-  if (!HasFeature(Feature::kHeapStatistics) || g_trust == Trust::kRefused || record->index == recording::kNoIndex)
-    return;
+  if (!CanRead(*record)) return;
   record->statistics_ns = CoarseMonotonicNanoseconds();
   Reading reading;  // 3 KB of stack
-  Read(record->isolate, &reading);
+  ReadSpacesToo(record->isolate, &reading);
   Guard guard;
-  const bool after_full_gc = HasCollectedSince(*record);
-  record->gcs_at_statistics = record->major_gcs;
-  if (Trusted(reading)) Report(record->index, reading, after_full_gc);
+  if (Trusted(reading)) Report(record->index, reading);
 }
 
 void ReadHeapStatisticsIfDue(IsolateRecord* record) {
-  if (HasCollectedSince(*record) || CoarseMonotonicNanoseconds() - record->statistics_ns >= kStatisticsEveryNs)
-    ReadHeapStatistics(record);
+  if (CoarseMonotonicNanoseconds() - record->statistics_ns >= kStatisticsEveryNs) ReadHeapStatistics(record);
+}
+
+void ReadHeapAfterCollection(IsolateRecord* record, bool full) {
+  const uint64_t begun = MonotonicNanoseconds();
+  if (!CanRead(*record) || (!full && begun < record->rest_until_ns)) return;
+  Reading reading;
+  const bool proved = HeapStatisticsAddUp();
+  proved ? Read(record->isolate, &reading) : ReadSpacesToo(record->isolate, &reading);
+  record->rest_until_ns = begun + kRestPerReading * (MonotonicNanoseconds() - begun);
+  Guard guard;
+  if (proved || Trusted(reading)) HeapUsedAfterCollection(record->index, reading.heap.used, full);
 }
 
 }  // namespace nodeleak::preload::v8

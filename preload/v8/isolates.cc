@@ -8,6 +8,7 @@
 #include "preload/v8/collection.h"
 #include "preload/v8/end_of_process.h"
 #include "preload/v8/event_loop.h"
+#include "preload/v8/heap_statistics.h"
 #include "preload/v8/js_frames.h"
 #include "preload/v8/runtime.h"
 #include "preload/v8/runtime_node_version.h"
@@ -133,12 +134,16 @@ void GcEnds(Isolate*, int type, int, void* data) {
   auto* record = static_cast<IsolateRecord*>(data);
   if (record->gc_depth > 0) --record->gc_depth;
   HeapMoves(record);
-  if ((type & kGcTypeMarkCompact) != 0) __atomic_store_n(&record->major_gcs, record->major_gcs + 1, __ATOMIC_RELAXED);
+  const bool full = (type & kGcTypeMarkCompact) != 0;
+  if (full) __atomic_store_n(&record->major_gcs, record->major_gcs + 1, __ATOMIC_RELAXED);
   if (!RuntimeStarted() || !IsRecording() || !IsToldTo(*record)) return;
-  Guard guard;
-  uint64_t now = MonotonicNanoseconds();
-  uint64_t duration = record->gc_start_ns == 0 ? 0 : now - record->gc_start_ns;
-  CollectionFinished({record->index, static_cast<uint32_t>(type), duration});
+  {
+    Guard guard;
+    uint64_t now = MonotonicNanoseconds();
+    uint64_t duration = record->gc_start_ns == 0 ? 0 : now - record->gc_start_ns;
+    CollectionFinished({record->index, static_cast<uint32_t>(type), duration});
+  }
+  if ((type & (kGcTypeMarkCompact | kGcTypeYoung)) != 0) ReadHeapAfterCollection(record, full);
 }
 
 bool IsFirstThread(uint32_t thread_id) { return thread_id == static_cast<uint32_t>(RawSyscall(SYS_getpid)); }

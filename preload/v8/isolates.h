@@ -42,8 +42,8 @@ struct IsolateRecord {
   EventLoop* loop;           // nullptr: not known, it cannot be woken
   int poll_fd;               // the loop's epoll descriptor
   uint64_t gc_start_ns;
-  uint64_t statistics_ns;      // when they were last read
-  uint32_t gcs_at_statistics;  // major_gcs when they were last read
+  uint64_t statistics_ns;  // when they were last read
+  uint64_t rest_until_ns;  // no reading after scavenges before
   CollectionState collection;
   BufferListTries buffers;
 };

@@ -19,6 +19,7 @@ inline constexpr int kOldestV8 = 10;
 inline constexpr int kNewestV8 = 14;
 
 // v8::GCType bits and the callback's shape; unchanged from V8 10 to 14.
+inline constexpr int kGcTypeYoung = 3;  // scavenge, minor mark-sweep
 inline constexpr int kGcTypeMarkCompact = 4;
 inline constexpr int kGcTypeAll = 31;
 using GcCallback = void (*)(Isolate*, int type, int flags, void* data);

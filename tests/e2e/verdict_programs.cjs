@@ -92,6 +92,12 @@ const leaks = {
       }
     }, 1);
   },
+  javaScriptHeapUnderChurn() {
+    every(8, () => {
+      drop(Array.from({ length: 8000 }, (_, i) => ({ text: `odd ${i}` })));
+      for (let i = 0; i < 150; i++) keep({ text: `kept ${i}`, list: [i, i, i] });
+    });
+  },
   javaScriptHeap() { every(4, () => { for (let i = 0; i < 300; i++) keep({ text: `odd ${i}`, list: [i, i, i] }); }); },
 };
 
@@ -145,6 +151,16 @@ const innocents = {
     every(40, function here() {
       for (let i = 0; i < 300; i++) (i % 10 === 0 ? keep : drop)(Buffer.allocUnsafeSlow(1000 + (i * 37) % 3000));
       if (kept.length > 600) kept.splice(0, 300);
+    });
+  },
+  javaScriptCache() {
+    const entries = new Map();
+    let key = 0;
+    every(4, () => {
+      for (let i = 0; i < 100; i++) {
+        entries.set(key++, { text: `odd ${key}`, list: [key] });
+        if (entries.size > run / 4 * 25) entries.delete(entries.keys().next().value);
+      }
     });
   },
   idle() { every(1e6, drop); },

@@ -38,6 +38,7 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   leakInAWorker: { ...LEAK, often: true },
   leakBesideAWorker: LEAK,
   leakWithoutTurns: LEAK,
+  javaScriptHeapUnderChurn: { ...LEAK, heap: true },
   javaScriptHeap: { ...LEAK, heap: true, often: true },
   ring: { ...BOUNDED, often: true },
   lruAtCapacity: { ...BOUNDED, often: true },
@@ -57,6 +58,7 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   workersComeAndGo: { end: [...GARBAGE.end, 'new'], often: true },
   buffersPosted: { end: [...GARBAGE.end, 'new'], often: true },
   fragmentation: BOUNDED,
+  javaScriptCache: { end: ['bounded', 'new'], heap: true },
   idle: { end: ['none'] },
 };
 const BESIDES = ['v8-internal', 'thread-stack'];  // at a line that makes something else

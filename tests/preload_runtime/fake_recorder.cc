@@ -115,6 +115,7 @@ void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics) {
       static_cast<unsigned long long>(statistics.limit), static_cast<unsigned long long>(statistics.external),
       static_cast<unsigned long long>(statistics.native_contexts));
 }
+void HeapUsedAfterCollection(uint32_t, uint64_t, bool) {}
 void HeapSpaceRead(uint32_t isolate, const char* name, uint64_t size, uint64_t, uint64_t, uint64_t) {
   Log("HeapSpace %u %s %llu", isolate, name, static_cast<unsigned long long>(size));
 }

@@ -93,6 +93,7 @@ class AttachSession::Impl {
 
   Progress Look() {
     TracedThread::LetGoOfLatecomers();
+    process_->HookLaterLinks();
     Progress progress;
     Header header;
     const absl::StatusOr<AttachState> state = process_->State();

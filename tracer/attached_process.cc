@@ -138,6 +138,31 @@ absl::Status AttachedProcess::InstallHooks() {
   return status;
 }
 
+// And the new list is ours.
+bool AttachedProcess::HasOtherLibraries() {
+  absl::StatusOr<RemoteObjects> read = RemoteObjects::Read(memory_);
+  if (!read.ok() || read->IsSameListAs(*objects_)) return false;
+  auto objects = std::make_unique<RemoteObjects>(*std::move(read));
+  absl::StatusOr<std::optional<ShimInProcess>> shim = ShimInProcess::Find(memory_, *objects);
+  if (!shim.ok() || !shim->has_value()) return false;
+  objects_ = std::move(objects);
+  shim_ = *std::move(shim);
+  return true;
+}
+
+void AttachedProcess::HookLaterLinks() {
+  if (!plans_.partly || objects_->IsLoaderBusy()) return;
+  // A library is in the list before its links are filled in: it is looked at more than once.
+  constexpr int kLooks = 10;
+  if (HasOtherLibraries()) looks_for_links_ = kLooks;
+  if (looks_for_links_ == 0) return;
+  --looks_for_links_;
+  const std::vector<MissedSlot> missed = FindMissedSlots(memory_, *objects_, *shim_, plans_);
+  if (missed.empty()) return;
+  const absl::Status ignored = InStoppedWorld([&](StoppedWorld*) { return HookMissedSlots(memory_, missed); });
+  static_cast<void>(ignored);
+}
+
 absl::StatusOr<bool> AttachedProcess::Collect() const {
   absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return caller.status();

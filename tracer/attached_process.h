@@ -40,6 +40,9 @@ class AttachedProcess {
   // recording what it will not see.
   absl::Status PlanHooks();
   absl::Status InstallHooks();
+  // Where functions are hooked by the links of libraries: also those of libraries that came since. A few times a
+  // second.
+  void HookLaterLinks();
   // A full collection, the picture of the end and the freeze, on the thread of the event loop. False: that could not
   // be.
   absl::StatusOr<bool> Collect() const;
@@ -55,6 +58,7 @@ class AttachedProcess {
       : target_(target), memory_(std::move(memory)), claim_(std::move(claim)) {}
 
   absl::Status Look();
+  bool HasOtherLibraries();
   // Stops all threads, calls `change`, lets them go; again while either says Unavailable, for some seconds.
   template <typename Change>
   absl::Status InStoppedWorld(Change change);
@@ -70,6 +74,7 @@ class AttachedProcess {
   std::unique_ptr<RemoteObjects> objects_;
   std::optional<ShimInProcess> shim_;
   HookPlans plans_;
+  int looks_for_links_ = 0;  // that are still to be made
   std::vector<std::string> notes_;
   std::vector<std::chrono::microseconds> pauses_;
 };

@@ -110,7 +110,7 @@ class Planner {
     plans_.partly = true;
     plans_.notes.push_back(absl::StrCat(what, " cannot be hooked at its beginning (", why.message(),
                                         "): only calls by ", plan->slots.size(),
-                                        " links of the libraries that are loaded now are seen"));
+                                        " links of the loaded libraries are seen"));
   }
 
   const RemoteMemory& memory_;
@@ -200,6 +200,23 @@ absl::Status WriteHooks(const RemoteMemory& memory, StoppedWorld* world, const H
       if (absl::Status status = memory.WriteValue(slot, ToNumber(plan.hook)); !status.ok()) return status;
     if (++written == plans.hooks.size() / 2) ReachTestPoint("half patched");
   }
+  return absl::OkStatus();
+}
+
+std::vector<MissedSlot> FindMissedSlots(const RemoteMemory& memory, const RemoteObjects& objects,
+                                        const ShimInProcess& shim, const HookPlans& plans) {
+  std::vector<MissedSlot> missed;
+  for (const HookPlan& plan : plans.hooks) {
+    if (!plan.jump.empty()) continue;
+    const std::vector<LinkageSlot> slots = FindLinkageSlots(memory, objects, plan.symbol.c_str(), &shim.object());
+    for (RemoteAddress slot : SlotsThatLeadTo(memory, slots, plan.function)) missed.push_back({slot, plan.hook});
+  }
+  return missed;
+}
+
+absl::Status HookMissedSlots(const RemoteMemory& memory, const std::vector<MissedSlot>& missed) {
+  for (const MissedSlot& slot : missed)
+    if (absl::Status status = memory.WriteValue(slot.slot, ToNumber(slot.hook)); !status.ok()) return status;
   return absl::OkStatus();
 }
 

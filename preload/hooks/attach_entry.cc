@@ -166,11 +166,13 @@ bool Begin(int file, const char** why) {
   if (!StartRecording(options, why)) return false;
   // The tracer hooks whatever the program itself is bound to.
   const bool partly = Control().partly_hooked != 0;
-  SetCapability(recording::CapabilityId::kAllocations,
-                partly ? recording::CapabilityState::kDegraded : recording::CapabilityState::kFull,
-                partly ? "a function of the allocator could not be replaced: calls through pointers, and by libraries "
-                         "loaded later, are not seen, so a block may have been freed that is counted here"
-                       : nullptr);
+  SetCapability(
+      recording::CapabilityId::kAllocations,
+      partly ? recording::CapabilityState::kDegraded : recording::CapabilityState::kFull,
+      partly ? "a function of the allocator could not be replaced: calls through pointers are not seen, nor, for "
+               "a moment or without a nodeleak that watches, by libraries loaded later; so a block may "
+               "have been freed that is counted here"
+             : nullptr);
   if (Control().other_allocator != 0) SetOtherAllocator();
   StartProcessHooks();
   StartFeatures(is_node, options.gc_at_end);

@@ -180,6 +180,38 @@ class ProgramTest(AttachTest):
             self.assertEqual('degraded', allocations['state'])
             self.assertEqual(0, target.end()[0])
 
+    def test_a_library_that_is_loaded_later_is_hooked_by_its_links(self):
+        library = os.path.join(PROGRAMS, 'libattach_late_library.so')
+        source = f"""if True:
+            import ctypes, sys
+            print("ready", flush=True)
+            sys.stdin.readline()
+            late = ctypes.CDLL({library!r}).late_allocate
+            for line in sys.stdin:
+                if line == "end\\n": break
+                late(70007)
+                print("allocated", flush=True)"""
+        with Target([sys.executable, '-c', source], env=preload('odd_allocator')) as target:
+            attach = subprocess.Popen([NODELEAK, 'attach', '-o', self.path('late.rec'), str(target.pid)], cwd=self.folder,
+                                      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            while 'Ctrl-C ends it' not in attach.stderr.readline():
+                self.assertIsNone(attach.poll())
+            self.assertEqual('allocated', target.say('load\ngo'))
+            give_up, functions = time.time() + GRACE, set()
+            while 'late_allocate' not in functions:
+                self.assertLess(time.time(), give_up, functions)
+                self.assertEqual('allocated', target.say('go'))
+                self.nodeleak('report', '-q', '--report=late.json', 'late.rec')
+                with open(self.path('late.json')) as file:
+                    functions = {frame['function'] for group in json.load(file)['groups'] for stack in group['stacks']
+                                 for frame in stack['frames']}
+            attach.send_signal(signal.SIGINT)
+            attach.communicate(timeout=GRACE)
+            self.assertEqual(0, attach.returncode)
+            self.cycles(target, 2, on_ms=10, off_ms=0)  # its links are put back, too
+            self.assertEqual('allocated', target.say('go'))
+            self.assertEqual(0, target.end('end\n')[0])
+
     def test_a_process_that_becomes_another_program(self):
         source = 'import os, sys; print("ready", flush=True); sys.stdin.readline(); os.execvp("cat", ["cat"])'
         with Target([sys.executable, '-c', source]) as target:

@@ -8,6 +8,7 @@
 #include "report/absl_view.h"
 #include "report/collectors.h"
 #include "report/group_evidence.h"
+#include "report/held_until_end.h"
 #include "report/remarks.h"
 #include "report/text_layout.h"
 
@@ -185,6 +186,13 @@ void AddFreedEvidence(Group* group) {
   }
 }
 
+std::vector<const Use*> UsesOf(const Members& members) {
+  std::vector<const Use*> uses;
+  uses.reserve(members.size());
+  for (const ClassifiedUse* member : members) uses.push_back(member->use);
+  return uses;
+}
+
 void ApplyVerdict(const Evidence& evidence, Group* group) {
   Judgement judgement = Judge(evidence);
   group->verdict = judgement.verdict;
@@ -274,6 +282,10 @@ std::vector<Group> MakeGroups(const recording::Recording& recording, const std::
     NameThreads(members, keys, &group);
     AddStacks(members, frames, options.max_stacks, &group);
     ApplyVerdict(evidence, &group);
+    if (group.verdict == Verdict::kGarbage) {
+      std::string held = HeldUntilEndSentence(recording, timebase, UsesOf(members));
+      if (!held.empty()) group.evidence.push_back(std::move(held));
+    }
     for (std::string& remark : RemarksOn(group, frames.View(HeaviestOf(members)->use->stack))) {
       group.evidence.push_back(std::move(remark));
     }

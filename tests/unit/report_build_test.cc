@@ -258,6 +258,35 @@ TEST(BuildReport, WhatTheLastCollectionFreedIsToldApartFromWhatIsLeft) {
   EXPECT_THAT(RenderText(report, {}), testing::HasSubstr("48.8 KiB of garbage, finalizers after it 87.9 KiB"));
 }
 
+// Ten blocks, all freed by the full GC at a natural end; so many were allocated when the only earlier full GC came.
+std::string EvidenceOfTheScript(uint64_t allocated_at_gc, uint64_t allocated = 10) {
+  RecordingBuilder builder;
+  const uint32_t stack = builder.Stack({builder.Native(5)});
+  recording::Recording& recording = builder.recording;
+  recording.stacks[stack].allocated_blocks = allocated;
+  recording.stacks[stack].first_tick = 0;
+  recording.stacks[stack].last_tick = 1000;
+  recording.process.gc_at_end = recording::GcAtEnd::kDone;
+  recording.process.freeze_reason = recording::FreezeReason::kAtExit;
+  recording.confirmation.kind = static_cast<uint32_t>(recording::ConfirmationKind::kAtEnd);
+  recording.confirmation.turns = 1;
+  recording.freed_by_gc.resize(stack + 1);
+  recording.freed_by_gc[stack] = {.garbage_bytes = 500'210, .garbage_blocks = 10};
+  recording.checkpoint_entries = {{.stack = stack, .allocated_blocks = allocated_at_gc},
+                                  {.stack = stack, .allocated_blocks = allocated}};
+  recording.checkpoints = {{.time_ns = 1'000'000'000, .entry_count = 1},
+                           {.time_ns = 3'900'000'000, .mark_compacts = 1, .entry_count = 1, .first_entry = 1}};
+  const Report report = builder.Build();
+  EXPECT_EQ(report.groups.at(0).verdict, Verdict::kGarbage);
+  return report.groups[0].evidence.back();
+}
+
+TEST(BuildReport, WhatTheScriptHeldUntilItsEndIsNoMereGarbage) {
+  EXPECT_THAT(EvidenceOfTheScript(5), testing::HasSubstr("1 full GC before freed nothing of it: the script held it"));
+  EXPECT_THAT(EvidenceOfTheScript(0), testing::HasSubstr("nothing of it was freed before: the script may have held"));
+  EXPECT_THAT(EvidenceOfTheScript(5, 30), testing::HasSubstr("freed 488.5 KiB in 10 blocks")) << "20 went before";
+}
+
 TEST(BuildReport, WhatARequestedCollectionFreedIsForThatRequestOnly) {
   RecordingBuilder builder = Collected(recording::ConfirmationKind::kRequested);
   EXPECT_EQ(builder.Build().groups.size(), 1u);

@@ -39,7 +39,8 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   leakInAWorker: { ...LEAK, often: true },
   leakBesideAWorker: LEAK,
   leakWithoutTurns: LEAK,
-  javaScriptHeapUnderChurn: { ...LEAK, heap: true },
+  // On a busy machine old garbage may hide it.
+  javaScriptHeapUnderChurn: { end: ['growing', 'new'], cut: ['bounded'], heap: true },
   javaScriptHeap: { ...LEAK, heap: true, often: true },
   ring: { ...BOUNDED, often: true },
   lruAtCapacity: { ...BOUNDED, often: true },

@@ -74,18 +74,32 @@ bool CountsAlone(const Stack& stack) {
   return state != nullptr && state->counts_alone && stack.thread == state->stack_thread;
 }
 
+// Nine stacks of ten are met once, and what is remembered takes memory.
+constexpr uint64_t kOftenMet = 8;
+
 // The Stack of the calling thread here; 0 ("unknown") when it cannot be stored.
 uint32_t TakeStack(uint64_t bytes) {
   ThreadState* state = CurrentThreadState();
   if (state == nullptr) return g_recorder.stacks.MarkerStack(MarkerId::kNotWalked);
   StackBounds bounds = state->bounds;
   const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
-  if (here < state->lowest || here >= bounds.high)  // on another stack: a fiber's, a signal handler's
-    bounds = {here, FindStackEnd(here), state->lowest, bounds.high};
-  WalkStack(bounds, &state->stack);
+  const bool own = here >= state->lowest && here < bounds.high;
+  // Otherwise on another stack: a fiber's, a signal handler's.
+  if (!own) bounds = {here, FindStackEnd(here), state->lowest, bounds.high};
+  bounds.low = here;
+  const WalkRegisters caller = FindCaller(here, bounds);
+  if (own) {
+    const uint32_t known = state->known.Find(caller, bounds.high);
+    if (known != kNoIndex) return known;
+  }
+  WalkStack(caller, bounds, &state->stack);
   LossId lost = LossId::kCount;
   const uint32_t stack = g_recorder.stacks.Find(&state->stack, state->stack_thread, &lost);
-  if (lost != LossId::kCount) CountLoss(lost, bytes);
+  if (lost != LossId::kCount) {
+    CountLoss(lost, bytes);
+  } else if (own && __atomic_load_n(&g_recorder.stacks[stack].allocated_blocks, __ATOMIC_RELAXED) >= kOftenMet) {
+    state->known.Remember(caller, state->stack, stack);
+  }
   return stack;
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "preload/unwind/known_stacks.h"
 #include "preload/unwind/stack_walk.h"
 
 namespace nodeleak::preload {
@@ -18,6 +19,7 @@ struct ThreadState {
   StackBounds memory;  // all of the stack; {0, 0}: not known, or the main thread's, which grows
   uint64_t lowest;     // below it is another stack; the main thread's own one grows
   WalkedStack stack;
+  KnownStacks known;  // Stacks counted under stack_thread
 };
 
 // The calling thread's; nullptr when it cannot be had (the event goes to stack "unknown").

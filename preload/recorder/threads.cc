@@ -126,6 +126,7 @@ ThreadState* Threads::TakeState(bool from_pthread_create) {
   if (state == nullptr) return nullptr;
   state->recording = RecordingNumber();
   state->stack.remembered = 0;
+  state->known.Forget();
   FindOwnStack(from_pthread_create, state);
   constexpr uint64_t kMostGrowth = 64u << 20;
   state->lowest = from_pthread_create ? state->bounds.low : state->bounds.low - kMostGrowth;
@@ -154,6 +155,7 @@ ThreadState* Threads::MakeState() {
   if (state == nullptr) return nullptr;
   state->recording = RecordingNumber();
   state->stack.remembered = 0;
+  state->known.Forget();
   Thread thread = {};
   thread.creation_stack = kNoIndex;
   thread.tid = CurrentTid();
@@ -179,11 +181,13 @@ void Threads::BecameWorker() {
   thread.worker_number = __atomic_add_fetch(&workers_, 1, __ATOMIC_RELAXED);
   if (thread.worker_number <= kMaxNamedWorkers) {
     state->stack_thread = state->thread;
+    state->known.Forget();
     return;
   }
   uint32_t none = kNoIndex;
   __atomic_compare_exchange_n(&overflow_worker_, &none, state->thread, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   state->stack_thread = __atomic_load_n(&overflow_worker_, __ATOMIC_RELAXED);
+  state->known.Forget();
 }
 
 void Threads::Ending() {
@@ -192,7 +196,7 @@ void Threads::Ending() {
   if (IsRecording() && state->recording == RecordingNumber() && state->thread != kNoIndex)
     threads_[state->thread].end_ns = Now();
   t_locals.state = nullptr;
-  if (!lock_.TryLock()) return;  // leaked: some 200 KiB of address space, once in a very long while
+  if (!lock_.TryLock()) return;  // leaked: less than 1 MiB of address space, once in a very long while
   state->next_free = free_states_;
   free_states_ = state;
   lock_.Unlock();

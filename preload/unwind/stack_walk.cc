@@ -244,16 +244,6 @@ UnwindRule FindRule(uint64_t return_address) {
   return RuleFor(return_address);
 }
 
-// Our own frames keep rbp (-fno-omit-frame-pointer): out to the first caller.
-bool LeaveShim(WalkRegisters* registers, const StackBounds& bounds) {
-  for (int frames = 0; frames < 16 && InShim(registers->pc); ++frames) {
-    const uint64_t fp = registers->fp;
-    if ((fp & 7) != 0 || fp < registers->sp || !bounds.Contains(fp, 16)) return false;
-    *registers = {Load(fp + 8), fp + 16, Load(fp)};
-  }
-  return true;
-}
-
 enum class Ending : uint8_t { kOutermost, kStopped, kRemembered };
 
 // From the first frame outside the shim outwards, into stack->inner.
@@ -347,22 +337,38 @@ void ForgetUnwindRules() {
   __atomic_add_fetch(&g_epoch, 1u, __ATOMIC_RELEASE);
 }
 
-__attribute__((noinline)) void WalkStack(StackBounds bounds, WalkedStack* stack) {
-  const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
-  bounds.low = here;
-  WalkRegisters registers = {Load(here + 8), here + 16, Load(here)};
+uint64_t WalkEpoch() {
+  return static_cast<uint64_t>(__atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE)) << 32 | t_locals.gc_epoch;
+}
+
+WalkRegisters FindCaller(uint64_t frame_address, const StackBounds& bounds) {
+  WalkRegisters caller = {Load(frame_address + 8), frame_address + 16, Load(frame_address)};
+  for (int frames = 0; frames < 16 && InShim(caller.pc); ++frames) {
+    const uint64_t fp = caller.fp;
+    if ((fp & 7) != 0 || fp < caller.sp || !bounds.Contains(fp, 16)) return {};
+    caller = {Load(fp + 8), fp + 16, Load(fp)};
+  }
+  return caller;
+}
+
+void WalkStack(const WalkRegisters& caller, const StackBounds& bounds, WalkedStack* stack) {
   const uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE);
   RememberedFrames remembered(*stack, bounds.high);
   FrameCollector collector(stack->inner);
   SlotLog log(stack->inner_slots, kMaxSlots);
-  const Ending ending =
-      LeaveShim(&registers, bounds) ? WalkInner(registers, bounds, &remembered, &collector, &log) : Ending::kStopped;
+  const Ending ending = caller.pc != 0 ? WalkInner(caller, bounds, &remembered, &collector, &log) : Ending::kStopped;
   collector.Finish();
   Compose(ending == Ending::kRemembered ? remembered.count() : 0, collector, stack);
   if (ending != Ending::kRemembered) stack->incomplete = ending == Ending::kStopped;
   stack->walk_epoch = epoch;
   stack->gc_epoch = t_locals.gc_epoch;
   stack->stack_end = bounds.high;
+}
+
+__attribute__((noinline)) void WalkStack(StackBounds bounds, WalkedStack* stack) {
+  const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+  bounds.low = here;
+  WalkStack(FindCaller(here, bounds), bounds, stack);
 }
 
 StackBounds FindMappingAround(uint64_t address) {

@@ -41,9 +41,19 @@ struct WalkedStack {
 // Once, when the shim starts. `has_v8` tells whether V8 code may be met.
 bool StartStackWalk(bool has_v8);
 
-// The calling thread's stack from the first frame outside the shim. `bounds.high` limits what is read; `bounds.low` is
-// set to here.
+// From the frame at `frame_address` (__builtin_frame_address(0)) out of the shim, whose frames keep rbp: the registers
+// in its caller. pc 0: not within the bounds, the stack cannot be walked.
+WalkRegisters FindCaller(uint64_t frame_address, const StackBounds& bounds);
+// The calling thread's stack from there on. `bounds` limits what is read.
+void WalkStack(const WalkRegisters& caller, const StackBounds& bounds, WalkedStack* stack);
+// The same from the caller of this function, out of the shim; `bounds.low` is set to here.
 void WalkStack(StackBounds bounds, WalkedStack* stack);
+
+// What words of the stack mean, and keys of the JavaScript heap, may have changed when this has. Of the calling thread.
+uint64_t WalkEpoch();
+inline uint64_t EpochOf(const WalkedStack& stack) {
+  return static_cast<uint64_t>(stack.walk_epoch) << 32 | stack.gc_epoch;
+}
 
 // The memory mapping around `address`, and its end: the limit for a thread whose stack is not known otherwise. 0: there
 // is none. Reads /proc/self/maps.

@@ -1,9 +1,10 @@
 // Runs inside node. How a V8 frame is packed into WalkedFrame's two words, private to preload/v8.
 //
 //   key_a   63..60 kind | 59..32 isolate generation | 31..0 script id (kOptimized: low half of the code's identity),
-//           exclusive or the bits of the closure's map and own name (closure_names.h)
+//           exclusive or the bits of the closure's map and own name (closure_names.h); kBuiltin, kBuiltinExit: hash of
+//           the function's name
 //   key_b   63..32 function literal id | 31..0 bytecode or code offset
-//           (kOptimized: high half, code offset; kBuiltin: 0, builtin id; kWasm: pc)
+//           (kOptimized: high half, code offset; kBuiltin, kBuiltinExit: 0, builtin id; kWasm: pc)
 #pragma once
 
 #include <stdint.h>

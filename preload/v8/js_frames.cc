@@ -42,9 +42,18 @@ StepResult Stop(recording::MarkerId marker, WalkedFrame* frame) {
 struct FunctionKey {
   uint32_t script_id;  // mixed with ClosureBits
   uint32_t literal_id;
-  uint64_t function_data;  // kNoLiteral: tells builtins apart
+  uint64_t function_data;  // kNoLiteral: tells builtins apart, but for those with the same code (typed arrays):
+  uint32_t name;           // kNoLiteral: the hash of the name does
 };
 constexpr uint32_t kNoLiteral = 0xffffffff;  // builtins and functions of the embedder
+
+// String: map, raw_hash_field (32 bits), length (V8 src/objects/name.h and string.h, 10 to 14). What else may stand in
+// its place has something as constant there. 0: not readable.
+uint32_t NameHash(uint64_t shared) {
+  uint64_t name, word;
+  if (!LoadWord(shared - 1 + Get(Field::kSharedName), &name) || !IsHeapObject(name)) return 0;
+  return LoadWord(name - 1 + 8, &word) ? static_cast<uint32_t>(word) : 0;
+}
 
 // JSFunction -> SharedFunctionInfo -> Script. In a collection the objects may have moved already: the old copies keep
 // their fields until all roots, ours among them, are updated. So no type checks here.
@@ -56,6 +65,7 @@ bool LoadFunctionKey(uint64_t function, FunctionKey* key) {
   key->literal_id = static_cast<uint32_t>((literal_at & 4) != 0 ? word >> 32 : word);
   if (__builtin_expect(key->literal_id == kNoLiteral, 0)) {
     key->script_id = 0;
+    key->name = NameHash(shared);
     return LoadWord(shared - 1 + Get(Field::kSharedUntrustedData), &key->function_data);
   }
   if (!LoadWord(shared - 1 + Get(Field::kSharedScript), &script) || !IsHeapObject(script)) return false;
@@ -93,7 +103,7 @@ StepResult UnreadableFunction(SlotLog* log, WalkedFrame* frame) {
 StepResult BuiltinKey(const FunctionKey& key, FrameKind kind, WalkedFrame* frame) {
   // Not a builtin id: a function template of the embedder, whose C++ frames say more.
   if (!IsSmi(key.function_data)) return StepResult::kSkip;
-  SetKey(frame, kind, 0, static_cast<uint32_t>(SmiValue(key.function_data)));
+  SetKey(frame, kind, key.name, static_cast<uint32_t>(SmiValue(key.function_data)));
   return StepResult::kFrame;
 }
 
@@ -215,6 +225,15 @@ StepResult StepV8Frame(CodeKind code, WalkRegisters* registers, const StackBound
   registers->sp = fp + 16;
   registers->fp = log->Read(fp);
   return result;
+}
+
+bool IsSameFunction(uint64_t a, uint64_t b) {
+  uint64_t map_a, map_b, shared_a, shared_b;
+  if (!t_locals.watches_gc || !IsHeapObject(a) || !IsHeapObject(b)) return false;
+  if (!LoadWord(a - 1, &map_a) || !LoadWord(b - 1, &map_b) || map_a != map_b) return false;
+  const uint64_t shared = static_cast<uint64_t>(Get(Field::kFunctionShared)) - 1;
+  if (!LoadWord(a + shared, &shared_a) || !LoadWord(b + shared, &shared_b) || shared_a != shared_b) return false;
+  return ClosureBits(a) == ClosureBits(b);
 }
 
 void MemoryWillGo(uint64_t start, uint64_t bytes) {

@@ -34,6 +34,10 @@ enum class StepResult : uint8_t { kFrame, kSkip, kStop };
 StepResult StepV8Frame(CodeKind code, WalkRegisters* registers, const StackBounds& bounds, SlotLog* log,
                        WalkedFrame* frame);
 
+// Whether frames of these two functions, tagged pointers of the calling thread's isolate, have the same key at the same
+// pc. Both as they are or were since the last collection.
+bool IsSameFunction(uint64_t a, uint64_t b);
+
 // What a V8 frame means to a person, innermost first. Strings are written into `text` (UTF-8) and named by offset and
 // length.
 struct ResolvedString {

@@ -14,9 +14,10 @@ const BACKING_STORES = [
   { name: 'bufferSlow', code: 'Buffer.allocUnsafeSlow(19993)', needle: 'allocUnsafeSlow(', size: 19993, times: 5 },
   { name: 'bufferUnsafe', code: 'Buffer.allocUnsafe(40009)', needle: 'allocUnsafe(', size: 40009, times: 2 },
   { name: 'bufferFrom', code: 'Buffer.from("x".repeat(90019))', needle: 'from(', size: 90019, times: 1 },
-  { name: 'arrayBuffer', code: 'new ArrayBuffer(70001)', needle: 'new ', size: 70001, times: 2 },
-  { name: 'shared', code: 'new SharedArrayBuffer(80021)', needle: 'new ', size: 80021, times: 2 },
-  { name: 'typedArray', code: 'new Float64Array(10007)', needle: 'new ', size: 80056, times: 3 },
+  { name: 'arrayBuffer', code: 'new ArrayBuffer(70001)', needle: 'new ', size: 70001, times: 2, builtin: 'ArrayBuffer' },
+  { name: 'shared', code: 'new SharedArrayBuffer(80021)', needle: 'new ', size: 80021, times: 2,
+    builtin: 'SharedArrayBuffer' },
+  { name: 'typedArray', code: 'new Float64Array(10007)', needle: 'new ', size: 80056, times: 3, builtin: 'Float64Array' },
   { name: 'sliced', code: 'kept[0].buffer.slice(10)', needle: 'slice(', size: 50011, times: 1 },
 ];
 
@@ -37,6 +38,9 @@ function checkBackingStores(what, program, thread) {
     const column = at.column + row.code.indexOf(row.needle);
     assert.deepStrictEqual([row.name, site.file, site.line, site.column], [row.name, program, at.line, column]);
     for (const group of groups) assert.deepStrictEqual(group.threads, [thread], row.name);
+    if (row.builtin === undefined) continue;
+    const frames = groups.flatMap((g) => g.stacks.flatMap((s) => s.frames.map((f) => f.function)));
+    assert(frames.includes(row.builtin), `${row.name}: ${frames}`);
   }
   // Only the main thread is collected before the picture is taken.
   if (thread === 'main') assert.deepStrictEqual(outstanding(what, 'freed', 'array-buffer'), { bytes: 0, blocks: 0 });

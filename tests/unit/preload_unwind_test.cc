@@ -4,11 +4,13 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #define UNW_LOCAL_ONLY
 #include <libunwind.h>
 
+#include "preload/unwind/known_stacks.h"
 #include "preload/unwind/modules.h"
 #include "preload/unwind/stack_walk.h"
 #include "preload/unwind/unwind_rules.h"
@@ -224,6 +226,29 @@ __attribute__((noinline)) void ExpectSameAsAFreshWalk() {
   for (uint32_t i = 0; i < g_fresh.depth; ++i) ASSERT_EQ(g_remembering.frames[i].key_a, g_fresh.frames[i].key_a) << i;
 }
 
+// Stacks found without a walk are those that a walk finds; each is known by its place in g_hashes.
+auto g_known = std::make_unique<KnownStacks>();
+std::vector<uint64_t> g_hashes;
+int g_found;
+
+__attribute__((noinline)) void ExpectKnownAsWalked() {
+  const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+  static const uint64_t end = FindStackEnd(here);
+  const StackBounds bounds = {here, end};
+  const WalkRegisters caller = FindCaller(here, bounds);
+  const uint32_t known = g_known->Find(caller, end);
+  g_fresh.remembered = 0;
+  WalkStack(caller, bounds, &g_fresh);
+  if (known != recording::kNoIndex) {
+    ++g_found;
+    ASSERT_LT(known, g_hashes.size());
+    EXPECT_EQ(g_hashes[known], g_fresh.hash);
+    return;
+  }
+  g_known->Remember(caller, g_fresh, static_cast<uint32_t>(g_hashes.size()));
+  g_hashes.push_back(g_fresh.hash);
+}
+
 // A tree of calls in which equal stack addresses are held by now one and now another function.
 void Climb(int depth, uint64_t* random);
 int CompareAndClimb(const void* a, const void*) {
@@ -249,6 +274,7 @@ __attribute__((noinline)) void ClimbThroughLibc(int depth, uint64_t* random) {
 __attribute__((noinline)) void Climb(int depth, uint64_t* random) {
   *random = *random * 6364136223846793005u + 1442695040888963407u;
   ExpectSameAsAFreshWalk();
+  ExpectKnownAsWalked();
   if (depth <= 0 || ::testing::Test::HasFatalFailure()) return;
   void (*const next[])(int, uint64_t*) = {ClimbPlain, ClimbWide, ClimbThroughLibc};
   for (uint32_t i = 0; i < 1 + (*random >> 40) % 3; ++i) next[(*random >> (33 + i)) % 3](depth - 1, random);
@@ -262,6 +288,20 @@ TEST(StackWalk, WhatIsRememberedIsWhatAFreshWalkFinds) {
   Recurse(600, nullptr, nullptr);  // deeper than what is kept
   Climb(5, &random);
   EXPECT_GT(g_compared, 1000);
+  EXPECT_GT(g_found, 100);
+}
+
+// The same call again and again: walked, then found, until what it was found by may have changed.
+TEST(KnownStacks, ForgetsWithTheEpochAndTheOwner) {
+  ASSERT_TRUE(StartStackWalk(false));
+  volatile int count = 6;  // one call in a loop that is not unrolled
+  for (int calls = 0; calls < count; ++calls) {
+    const int found_before = g_found;
+    if (calls == 2) ForgetUnwindRules();
+    if (calls == 4) g_known->Forget();
+    ExpectKnownAsWalked();
+    EXPECT_EQ(g_found - found_before, calls % 2) << calls;
+  }
 }
 
 TEST(StackWalk, RemembersNothingOfCodeThatWasUnloaded) {

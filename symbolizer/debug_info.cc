@@ -1,12 +1,14 @@
 #include "symbolizer/debug_info.h"
 
 #include <dwarf.h>
+#include <gelf.h>
 
 #include <algorithm>
 #include <optional>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace nodeleak::symbolizer {
 namespace {
@@ -103,11 +105,28 @@ void SetLine(Dwarf_Die* unit, uint64_t address, SourceFrame& frame) {
   if (dwarf_linecol(line, &column) == 0 && column > 0) frame.column = static_cast<uint32_t>(column);
 }
 
+// libdw 0.188 looks for the end of a string with strlen: in a damaged file, far behind the section. The bytes are ours:
+// a copy, or pages mapped privately (elf_file.cc).
+void EndLastStrings(Elf* elf) {
+  size_t names = 0;
+  if (elf_getshdrstrndx(elf, &names) != 0) return;
+  for (Elf_Scn* section = nullptr; (section = elf_nextscn(elf, section)) != nullptr;) {
+    GElf_Shdr header;
+    const char* name = gelf_getshdr(section, &header) == nullptr ? nullptr : elf_strptr(elf, names, header.sh_name);
+    if (name == nullptr || (header.sh_flags & SHF_COMPRESSED) != 0) continue;  // what was packed is unpacked by now
+    if (absl::string_view(name) != ".debug_str" && absl::string_view(name) != ".debug_line_str") continue;
+    const Elf_Data* data = elf_rawdata(section, nullptr);
+    if (data == nullptr || data->d_buf == nullptr || data->d_size == 0) continue;
+    static_cast<char*>(data->d_buf)[data->d_size - 1] = '\0';
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<DebugInfo> DebugInfo::Open(Elf* elf) {
   Dwarf* dwarf = dwarf_begin_elf(elf, DWARF_C_READ, nullptr);
   if (dwarf == nullptr) return nullptr;
+  EndLastStrings(elf);
   std::unique_ptr<DebugInfo> info(new DebugInfo(dwarf));
   info->IndexUnits();
   return info->unit_ranges_.empty() ? nullptr : std::move(info);

@@ -22,7 +22,7 @@ constexpr off_t kMaxReadBytes = 512 << 20;
 
 Elf_Cmd HowToRead(int fd) {
   struct stat info = {};
-  return fstat(fd, &info) == 0 && info.st_size <= kMaxReadBytes ? ELF_C_READ : ELF_C_READ_MMAP;
+  return fstat(fd, &info) == 0 && info.st_size <= kMaxReadBytes ? ELF_C_READ : ELF_C_READ_MMAP_PRIVATE;
 }
 
 BuildId ReadBuildId(Elf* elf) {

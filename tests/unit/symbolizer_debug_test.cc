@@ -1,5 +1,6 @@
 // Lines, inlines and separate debug files, on a library that the test builds from tests/fixtures/symbolizer/inlines.cc.
 #include <fcntl.h>
+#include <gelf.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -297,6 +298,35 @@ TEST_F(SymbolizerDebugTest, DamagedFilesDoNotCrash) {
     for (uint64_t address = 0x1000; address < 0x1400; address += 13) {
       (void)symbolizer.Symbolize({.path = damaged}, address);
     }
+  }
+}
+
+// Each string runs on to the end of its section, where no NUL is.
+TEST_F(SymbolizerDebugTest, StringsWithoutAnEndStayInTheirSection) {
+  std::ifstream in(library_, std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  elf_version(EV_CURRENT);
+  Elf* elf = elf_memory(bytes.data(), bytes.size());
+  size_t names = 0;
+  ASSERT_EQ(elf_getshdrstrndx(elf, &names), 0);
+  int filled = 0;
+  for (Elf_Scn* section = nullptr; (section = elf_nextscn(elf, section)) != nullptr;) {
+    GElf_Shdr header;
+    ASSERT_NE(gelf_getshdr(section, &header), nullptr);
+    const std::string name = elf_strptr(elf, names, header.sh_name);
+    if (name != ".debug_str" && name != ".debug_line_str") continue;
+    bytes.replace(header.sh_offset, header.sh_size, header.sh_size, 'x');
+    ++filled;
+  }
+  elf_end(elf);
+  ASSERT_EQ(filled, 2);
+  const std::string damaged = (directory_ / "endless.so").string();
+  std::ofstream(damaged, std::ios::binary) << bytes;
+  Symbolizer symbolizer({.debug_directories = {}});
+  for (uint64_t address = 0x1000; address < 0x1400; ++address) {
+    const auto frames = symbolizer.Symbolize({.path = damaged}, address);
+    if (!frames.ok()) continue;
+    for (const auto& frame : *frames) EXPECT_LT(frame.file.size(), bytes.size());
   }
 }
 

@@ -32,6 +32,9 @@ WalkedFrame Marker(MarkerId id) {
   return frame;
 }
 
+// Both only count up, so their sum changes when one of them does.
+uint32_t CodeAndHeapEpoch() { return __atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE) + v8::HeapMemoryEpoch(); }
+
 constexpr uint64_t kHashSeed = 0x243f6a8885a308d3ull;
 
 // Outermost first, so that the hash of a remembered outer part is at hand.
@@ -90,8 +93,8 @@ class FrameCollector {
 class RememberedFrames {
  public:
   RememberedFrames(const WalkedStack& stack, uint64_t stack_end) : stack_(stack) {
-    const bool valid = stack.stack_end == stack_end && stack.gc_epoch == t_locals.gc_epoch &&
-                       stack.walk_epoch == __atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE);
+    const bool valid =
+        stack.stack_end == stack_end && stack.gc_epoch == t_locals.gc_epoch && stack.walk_epoch == CodeAndHeapEpoch();
     left_ = valid ? stack.remembered : 0;
   }
   uint32_t count() const { return left_; }
@@ -337,9 +340,7 @@ void ForgetUnwindRules() {
   __atomic_add_fetch(&g_epoch, 1u, __ATOMIC_RELEASE);
 }
 
-uint64_t WalkEpoch() {
-  return static_cast<uint64_t>(__atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE)) << 32 | t_locals.gc_epoch;
-}
+uint64_t WalkEpoch() { return static_cast<uint64_t>(CodeAndHeapEpoch()) << 32 | t_locals.gc_epoch; }
 
 WalkRegisters FindCaller(uint64_t frame_address, const StackBounds& bounds) {
   WalkRegisters caller = {Load(frame_address + 8), frame_address + 16, Load(frame_address)};
@@ -352,7 +353,7 @@ WalkRegisters FindCaller(uint64_t frame_address, const StackBounds& bounds) {
 }
 
 void WalkStack(const WalkRegisters& caller, const StackBounds& bounds, WalkedStack* stack) {
-  const uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_ACQUIRE);
+  const uint32_t epoch = CodeAndHeapEpoch();
   RememberedFrames remembered(*stack, bounds.high);
   FrameCollector collector(stack->inner);
   SlotLog log(stack->inner_slots, kMaxSlots);

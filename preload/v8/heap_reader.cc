@@ -25,11 +25,14 @@ bool Remembered(uint64_t tag) {
   return __atomic_load_n(&ways[0], __ATOMIC_RELAXED) == tag || __atomic_load_n(&ways[1], __ATOMIC_RELAXED) == tag;
 }
 
-void Forget(uint64_t tag) {
+// Whether it was remembered.
+bool Forget(uint64_t tag) {
+  bool known = false;
   for (uint64_t& way : g_granules[GranuleSet(tag)]) {
     uint64_t expected = tag;
-    __atomic_compare_exchange_n(&way, &expected, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    known |= __atomic_compare_exchange_n(&way, &expected, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
   }
+  return known;
 }
 
 void Remember(uint64_t tag, uint32_t epoch) {
@@ -63,23 +66,25 @@ bool CheckReadable(uint64_t address) {
   return true;
 }
 
-void ForgetReadable(uint64_t start, uint64_t bytes) {
+bool ForgetReadable(uint64_t start, uint64_t bytes) {
   __atomic_add_fetch(&g_epoch, 1u, __ATOMIC_SEQ_CST);
   uint64_t end = start + bytes;
   uint64_t first_page = start >> kPageBits, last_page = (end + kPageBytes - 1) >> kPageBits;
+  bool known = false;
   if (last_page - first_page <= kGranuleSets) {
-    for (uint64_t page = first_page; page < last_page; ++page) Forget(page << 1 | 1);
+    for (uint64_t page = first_page; page < last_page; ++page) known |= Forget(page << 1 | 1);
     for (uint64_t granule = start >> kGranuleBits; granule <= (end - 1) >> kGranuleBits; ++granule)
-      Forget(granule << 1);
-    return;
+      known |= Forget(granule << 1);
+    return known;
   }
   for (auto& set : g_granules) {
     for (uint64_t& way : set) {
       uint64_t tag = __atomic_load_n(&way, __ATOMIC_RELAXED);
       uint64_t at = (tag & 1) != 0 ? (tag >> 1) << kPageBits : (tag >> 1) << kGranuleBits;
-      if (tag != 0 && at + (1u << kGranuleBits) > start && at < end) Forget(tag);
+      if (tag != 0 && at + (1u << kGranuleBits) > start && at < end) known |= Forget(tag);
     }
   }
+  return known;
 }
 
 namespace {

@@ -42,8 +42,8 @@ inline bool LoadWord(uint64_t address, uint64_t* value) {
   *value = *reinterpret_cast<const volatile uint64_t*>(address);
   return true;
 }
-// Memory that is gone; granules in it must be asked again.
-void ForgetReadable(uint64_t start, uint64_t bytes);
+// Memory that is gone; granules in it must be asked again. Whether one of them was known to be readable.
+bool ForgetReadable(uint64_t start, uint64_t bytes);
 
 // --- by ReadMemory and all below it
 // Between collections of the own isolate what its stack leads to stays where it is and mapped: plain loads, from

@@ -19,6 +19,7 @@ namespace nodeleak::preload::v8 {
 namespace {
 
 bool g_started;
+uint32_t g_heap_memory_epoch;
 void* (*g_try_get_current)();
 
 // Before the isolate is registered its address must do: script ids are per isolate.
@@ -236,13 +237,15 @@ bool IsSameFunction(uint64_t a, uint64_t b) {
   return ClosureBits(a) == ClosureBits(b);
 }
 
+uint32_t HeapMemoryEpoch() { return __atomic_load_n(&g_heap_memory_epoch, __ATOMIC_ACQUIRE); }
+
 void MemoryWillGo(uint64_t start, uint64_t bytes) {
-  if (g_started) ForgetReadable(start, bytes);
+  if (g_started && ForgetReadable(start, bytes)) __atomic_add_fetch(&g_heap_memory_epoch, 1u, __ATOMIC_RELEASE);
 }
 
 bool MemoryChanged(uint64_t start, uint64_t bytes, bool unmapped_or_unreadable, bool executable) {
   if (!g_started || bytes == 0) return false;
-  if (unmapped_or_unreadable) ForgetReadable(start, bytes);
+  if (unmapped_or_unreadable) MemoryWillGo(start, bytes);
   return (unmapped_or_unreadable || executable) && CodeMemoryChanged(start, bytes, unmapped_or_unreadable);
 }
 

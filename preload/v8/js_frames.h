@@ -68,6 +68,10 @@ struct ResolveBuffer {
 // time.
 bool ResolveV8Frame(const WalkedFrame& frame, ResolveBuffer* out, bool* cacheable);
 
+// Counts up when memory went in which objects of V8's heap were looked at: pages that a collection emptied, or the heap
+// of an isolate whose collections and end we are not told of (an addon's own one on a thread of node's).
+uint32_t HeapMemoryEpoch();
+
 // Before memory is unmapped, so that no thread still takes it for readable; MemoryChanged afterwards all the same.
 void MemoryWillGo(uint64_t start, uint64_t bytes);
 

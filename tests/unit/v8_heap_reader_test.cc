@@ -72,6 +72,15 @@ TEST_P(HeapReader, MemoryThatWentAwayIsAskedForAgain) {
   EXPECT_EQ(ReadWord(address), 0u);
 }
 
+TEST(ForgetReadable, TellsWhetherSomethingWasKnown) {
+  Pages pages(1);
+  uint64_t value = 0;
+  ASSERT_TRUE(LoadWord(pages.address(), &value));
+  EXPECT_FALSE(ForgetReadable(pages.address() - (uint64_t{1} << 40), kPage));
+  EXPECT_TRUE(ForgetReadable(pages.address(), kPage));
+  EXPECT_FALSE(ForgetReadable(pages.address(), kPage));
+}
+
 // For memory that other threads may release: not even what is remembered as readable is loaded.
 TEST_P(HeapReader, KernelReadsAskTheKernelEachTime) {
   Pages pages(1);

@@ -1,0 +1,210 @@
+"""What cannot be attached to, each with a real process: one sentence, and the process is as it was.
+
+refusal_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
+"""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+from attach_support import AttachTest, DRIVER, NODELEAK, Target, program, run
+
+
+class RefusalTest(AttachTest):
+    def refused(self, pid, sentence, **options):
+        result = self.nodeleak('attach', '--duration=1ms', pid, status=2, **options)
+        self.assertIn(f'cannot attach to {pid}: ', result.stderr)
+        self.assertRegex(result.stderr, sentence)
+        self.assertEqual([], [name for name in os.listdir(self.folder) if name.endswith('.rec')])
+
+    def compile(self, compiler, source, *options):
+        if shutil.which(compiler) is None:
+            self.skipTest(f'no {compiler}')
+        result = subprocess.run([compiler, '-x', 'c', '-', '-o', self.path('program'), *options], input=source, text=True,
+                                capture_output=True)
+        if result.returncode != 0:
+            self.skipTest(result.stderr)
+        return self.path('program')
+
+    READY = '#include <stdio.h>\n#include <unistd.h>\nint main() { puts("ready"); fflush(stdout); pause(); }'
+
+    def test_no_such_process(self):
+        process = subprocess.Popen(['true'])
+        process.wait()
+        self.refused(process.pid, 'there is no such process')
+        self.assertIn(f'cannot detach from {process.pid}: there is no such process',
+                      self.nodeleak('detach', process.pid, status=2).stderr)
+        self.assertIn('takes one process id', self.nodeleak('attach', 'node', status=2).stderr)
+
+    def test_a_thread(self):
+        with Target([program('threads')]) as target:
+            thread = max(map(int, os.listdir(f'/proc/{target.pid}/task')))
+            if thread != target.pid and os.path.exists(f'/proc/{thread}/status'):
+                result = run(NODELEAK, 'attach', '--duration=1ms', str(thread), cwd=self.folder)
+                self.assertRegex(result.stderr, f'thread of process {target.pid}|no such process')
+
+    def test_a_statically_linked_program(self):
+        with Target([self.compile('gcc', self.READY, '-static')]) as target:
+            self.refused(target.pid, 'statically linked')
+
+    def test_a_program_of_musl(self):
+        with Target([self.compile('musl-gcc', self.READY)]) as target:
+            self.refused(target.pid, 'musl')
+
+    def test_a_32_bit_program(self):
+        with Target([self.compile('gcc', self.READY, '-m32')]) as target:
+            self.refused(target.pid, '32-bit')
+
+    def test_a_program_under_strict_seccomp(self):
+        source = self.READY.replace('pause();', 'prctl(PR_SET_SECCOMP, 1); char c; read(0, &c, 1);')
+        with Target([self.compile('gcc', '#include <sys/prctl.h>\n' + source)]) as target:
+            for _ in range(100):
+                with open(f'/proc/{target.pid}/status') as status:
+                    if 'Seccomp:\t1' in status.read():
+                        break
+                time.sleep(0.01)
+            self.refused(target.pid, 'strict seccomp')
+
+    FILTERED = """
+        #include <errno.h>
+        #include <linux/filter.h>
+        #include <linux/seccomp.h>
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include <string.h>
+        #include <sys/prctl.h>
+        #include <unistd.h>
+        /* FILTERED CALL ACTION [COMMAND...]: the command, or a program that waits for the end of its stdin. */
+        int main(int count, char** arguments) {
+          struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, atoi(arguments[1]), 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, !strcmp(arguments[2], "kill") ? SECCOMP_RET_KILL_PROCESS :
+                                      !strcmp(arguments[2], "trap") ? SECCOMP_RET_TRAP : SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+          struct sock_fprog program = {4, code};
+          if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
+          if (count > 3) return execvp(arguments[3], arguments + 3);
+          puts("ready");
+          fflush(stdout);
+          for (char byte; read(0, &byte, 1) > 0;) {}
+          return 7;
+        }"""
+    MEMFD_CREATE, PROCESS_VM_READV, ACCT = '319', '310', '163'
+
+    def test_a_program_under_a_seccomp_filter(self):
+        filtered = self.compile('gcc', self.FILTERED)
+        for call, action, sentence in ((self.MEMFD_CREATE, 'errno', 'memfd_create: Operation not permitted.*seccomp filter'),
+                                       (self.MEMFD_CREATE, 'kill', 'a seccomp filter that would end it for memfd_create'),
+                                       (self.PROCESS_VM_READV, 'trap', 'would end it for process_vm_readv')):
+            with self.subTest(call=call, action=action), Target([filtered, call, action]) as target:
+                if 'cannot be read' in run(NODELEAK, 'attach', '--duration=1ms', str(target.pid), cwd=self.folder).stderr:
+                    self.skipTest('no right to read filters, or a kernel that does not tell')
+                self.refused(target.pid, sentence)
+                self.assertEqual(7, target.end()[0])
+
+    def test_a_seccomp_filter_that_may_not_be_read(self):
+        filtered = self.compile('gcc', self.FILTERED)
+        if os.geteuid() != 0 or shutil.which('setpriv') is None:
+            self.skipTest('no right to give up a capability')
+        may_not = ['setpriv', '--bounding-set=-sys_admin']
+
+        def attach(target, *before, options=()):
+            return run(*before, NODELEAK, 'attach', '--duration=1ms', *options, str(target.pid), cwd=self.folder)
+        with Target([filtered, self.ACCT, 'kill']) as target:
+            result = attach(target, *may_not)
+            self.assertEqual(2, result.returncode, result.stderr)
+            self.assertRegex(result.stderr, 'a seccomp filter that cannot be read.*--trust-seccomp')
+            self.assertEqual(0, attach(target, *may_not, options=['--trust-seccomp']).returncode)
+            # Under the same filters, as in one container: what they do is tried out by nodeleak itself.
+            self.assertEqual(0, attach(target, filtered, self.ACCT, 'kill').returncode)
+            self.assertEqual(7, target.end()[0])
+        with Target([filtered, self.MEMFD_CREATE, 'kill']) as target:
+            result = attach(target, filtered, self.MEMFD_CREATE, 'kill')
+            self.assertEqual(2, result.returncode, result.stderr)
+            self.assertIn('would end it for memfd_create', result.stderr)
+            self.assertEqual(7, target.end()[0])
+
+    def refused_as(self, target, sentence, *wrapper):
+        os.chmod(self.folder, 0o777)
+        result = run(*wrapper, NODELEAK, 'attach', '--duration=1ms', str(target.pid), cwd=self.folder)
+        self.assertEqual(2, result.returncode, result.stderr)
+        self.assertRegex(result.stderr, f'cannot attach to {target.pid}: .*{sentence}')
+        self.assertEqual(0, target.end('x')[0])
+
+    def test_without_the_capability(self):
+        if os.geteuid() != 0 or shutil.which('setpriv') is None:
+            self.skipTest('no right to give up a capability')
+        with Target([program('sleeps'), 'poll']) as target:
+            self.refused_as(target, 'even to root: is CAP_SYS_PTRACE missing', 'setpriv', '--bounding-set=-sys_ptrace')
+
+    def test_a_process_with_more_rights(self):
+        if os.geteuid() != 0 or shutil.which('setpriv') is None:
+            self.skipTest('only root can become two users')
+        nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']
+        more = nobody + ['--inh-caps=+kill', '--ambient-caps=+kill', program('sleeps'), 'poll']
+        # What Yama says decides the sentence; on a kernel without it, its file is a stand-in.
+        for scope, sentence in ((None, 'it has more rights than nodeleak'), ('1', 'ptrace_scope is 1.*run nodeleak as root'),
+                                ('3', 'until it is booted again')):
+            if scope is None and os.path.exists('/proc/sys/kernel/yama/ptrace_scope'):
+                continue
+            stand_in = 'mount -t tmpfs none /proc/sys/kernel && mkdir /proc/sys/kernel/yama && ' \
+                       f'echo {scope} > /proc/sys/kernel/yama/ptrace_scope && exec "$@"'
+            inside = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', stand_in, 'sh'] if scope else []
+            if inside and run(*inside, 'true').returncode != 0:
+                self.skipTest('no right to mount')
+            with self.subTest(scope=scope), Target(more) as target:
+                self.refused_as(target, sentence, *inside, *nobody)
+
+    def test_a_stopped_process(self):
+        with Target([program('sleeps'), 'poll']) as target:
+            target.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, target.pid, os.WSTOPPED | os.WNOWAIT)
+            self.refused(target.pid, 'stopped.*kill -CONT')
+            target.process.send_signal(signal.SIGCONT)
+            self.assertEqual(0, target.end('x')[0])
+
+    def test_a_traced_process(self):
+        with Target([program('sleeps'), 'poll']) as target:
+            with Target([DRIVER, 'hold', str(target.pid)]) as tracer:
+                self.refused(target.pid, f'process {tracer.pid} .*tracing it')
+                tracer.end()
+            self.assertEqual(0, target.end('x')[0])
+
+    def test_a_zombie(self):
+        process = subprocess.Popen(['true'])
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        self.refused(process.pid, 'zombie')
+        process.wait()
+
+    def test_a_kernel_thread(self):
+        with open('/proc/2/status') as status:
+            if 'kthreadd' not in status.read():
+                self.skipTest('no kernel thread in sight')
+        self.refused(2, 'thread of the kernel')
+
+    def test_another_users_process(self):
+        if os.geteuid() != 0:
+            self.skipTest('only root can be somebody else')
+        nobody = 65534
+        with Target([program('sleeps'), 'poll']) as target:
+            os.chmod(self.folder, 0o777)
+            result = run(DRIVER, 'as', str(nobody), NODELEAK, 'attach', '--duration=1ms', str(target.pid), cwd=self.folder)
+            self.assertEqual(2, result.returncode, result.stderr)
+            self.assertRegex(result.stderr, f'it runs as user 0 and nodeleak as user {nobody}')
+            self.assertEqual(0, target.end('x')[0])
+
+    def test_a_file_in_the_way(self):
+        with open(self.path('taken.rec'), 'w') as file:
+            file.write('not a recording')
+        with Target([program('threads')]) as target:
+            result = self.nodeleak('attach', '-o', 'taken.rec', target.pid, status=2)
+            self.assertIn('is not a recording', result.stderr)
+            self.assertEqual(0, target.end()[0])
+
+
+if __name__ == '__main__':
+    unittest.main(argv=[sys.argv[0]] + sys.argv[4:], verbosity=2)

@@ -174,7 +174,7 @@ enum JsFunctionFlag : uint32_t { kJsEval = 1, kJsBuiltin = 2, kJsNameInferred = 
 enum class FrameType : uint8_t {
   kNative = 1,   // module + value = virtual address in the file (pc - bias), of the return address
   kJs = 2,       // function, line, column
-  kWasm = 3,     // function (name and file), value = offset of the pc in the function's code
+  kWasm = 3,     // function (name and file), value = offset of the call in the module's bytes, 0 unknown
   kMarker = 4,   // value is a MarkerId: something could not be walked or was left out, and why
   kJsNative = 5  // JavaScript builtin (Array.map...): function names it, no line
 };
@@ -194,7 +194,7 @@ struct Frame {
   uint8_t type;  // FrameType
   uint8_t tier;  // kJs: 0 unknown 1 interpreted 2 baseline 3 maglev 4 turbofan (of the first sighting; not part of the
                  // identity)
-  uint8_t inlined;  // kJs: inlined into optimized code (of the first sighting)
+  uint8_t inlined;  // kJs, kWasm: inlined into optimized code (of the first sighting)
   uint8_t reserved;
   uint32_t module_or_function;  // kNative: Module; kJs, kJsNative, kWasm: JsFunction; kNoIndex when unknown
   uint64_t value;               // kJs: line << 32 | column (1-based, 0 unknown)

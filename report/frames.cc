@@ -108,7 +108,12 @@ Frame FrameTable::ResolveScript(const recording::Frame& source) const {
   frame.file = std::string(function.file);
   if (!function.where.empty()) frame.module = absl::StrCat("eval at ", function.where);
   if (type == recording::FrameType::kWasm) {
+    // As V8's CallSites have it: the module is one line.
     frame.offset = source.value;
+    if (source.value != 0) {
+      frame.line = 1;
+      frame.column = static_cast<uint32_t>(source.value) + 1;
+    }
   } else {
     frame.line = static_cast<uint32_t>(source.value >> 32);
     frame.column = static_cast<uint32_t>(source.value);

@@ -60,7 +60,7 @@ struct Frame {
   uint32_t line = 0;     // 0 unknown
   uint32_t column = 0;
   std::string module;   // native: path of the ELF file; JS: kBuiltinModule or ""; eval: where it was created
-  uint64_t offset = 0;  // native: virtual address in the module; wasm: offset in the function's code
+  uint64_t offset = 0;  // native: virtual address in the module; wasm: of the call in the module's bytes
   bool inlined = false;
 };
 

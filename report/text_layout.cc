@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iterator>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
@@ -152,8 +153,12 @@ std::string RelativePath(std::string_view path, std::string_view directory) {
 
 std::string Location(std::string_view file, uint32_t line, uint32_t column, std::string_view directory, int columns) {
   std::string numbers;
-  if (line != 0) absl::StrAppend(&numbers, ":", line);
-  if (line != 0 && column != 0) absl::StrAppend(&numbers, ":", column);
+  if (line != 0 && column != 0 && absl::StartsWith(View(file), "wasm://")) {
+    numbers = absl::StrFormat(":0x%x", column - 1);  // the offset in the module, as in V8's stack traces
+  } else {
+    if (line != 0) absl::StrAppend(&numbers, ":", line);
+    if (line != 0 && column != 0) absl::StrAppend(&numbers, ":", column);
+  }
   const std::string path = Printable(RelativePath(file, directory));
   return FitMiddle(path, std::max(1, columns - static_cast<int>(numbers.size()))) + numbers;
 }

@@ -52,7 +52,7 @@ struct ResolvedFrame {
   ResolvedString name, file, where;
   uint32_t line, column;                    // of the call; 0 unknown
   uint32_t function_line, function_column;  // of the function's start; 0 unknown
-  uint64_t value;                           // kWasm: offset in code; kMarker: MarkerId
+  uint64_t value;                           // kWasm: offset in the module, 0 unknown; kMarker: MarkerId
 };
 inline constexpr uint32_t kMaxResolvedFrames = 40;
 struct ResolveBuffer {

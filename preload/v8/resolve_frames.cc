@@ -14,7 +14,7 @@
 #include "preload/v8/source_positions.h"
 #include "preload/v8/strings.h"
 #include "preload/v8/wasm_frames.h"
-#include "preload/v8/wasm_names.h"
+#include "preload/v8/wasm_module.h"
 #include "recording/layout.h"
 
 namespace nodeleak::preload::v8 {
@@ -382,26 +382,38 @@ bool ResolveBuiltin(const WalkedFrame& frame, Resolver* resolver, bool* cacheabl
   return true;
 }
 
-bool ResolveWasm(const WalkedFrame& frame, Resolver* resolver, bool* cacheable) {
-  KernelReads reads;  // modules are in malloc's memory
-  WasmPlace place;
-  *cacheable = FindWasmPlace(frame.pc, frame.fp, &place);
+void AddWasmFrame(const WasmCall& call, const WasmBytes& module, ResolvedString file, Resolver* resolver) {
   ResolvedFrame* resolved = resolver->NewFrame(recording::FrameType::kWasm);
-  if (resolved == nullptr) return true;
+  if (resolved == nullptr) return;
   Text name(resolver->out);
   WasmName own;
-  if (place.native_module != 0 && FindWasmName(place.native_module, place.function_index, &own))
-    name.AddMemory(own.address, own.bytes);
+  if (FindWasmName(module, call.function_index, &own)) name.AddMemory(own.address, own.bytes);
   const bool named = !name.empty();
   if (!named) name.Add("wasm-function");  // as V8 says
-  if (!named && place.function_index >= 0) {
+  if (!named && call.function_index >= 0) {
     name.Add("[");
-    name.AddNumber(static_cast<uint64_t>(place.function_index));
+    name.AddNumber(static_cast<uint64_t>(call.function_index));
     name.Add("]");
   }
   resolved->name = name.Done();
-  if (place.script != 0) resolved->file = resolver->ScriptFile(place.script);
-  resolved->value = place.code_offset;
+  resolved->file = file;
+  resolved->inlined = call.inlined;
+  uint64_t body;
+  if (call.offset >= 0 && FindWasmBody(module, call.function_index, &body))
+    resolved->value = body + static_cast<uint64_t>(call.offset);
+}
+
+bool ResolveWasm(const WalkedFrame& frame, Resolver* resolver, bool* cacheable) {
+  constexpr uint32_t kMostInlined = 16;
+  KernelReads reads;  // modules are in malloc's memory
+  WasmPlace place;
+  *cacheable = FindWasmPlace(frame.pc, frame.fp, &place);
+  WasmBytes module = {};
+  if (place.native_module != 0 && !FindWasmBytes(place.native_module, &module)) module = {};
+  const ResolvedString file = place.script != 0 ? resolver->ScriptFile(place.script) : ResolvedString{};
+  WasmCall calls[kMostInlined];
+  const uint32_t count = FindWasmCalls(place, calls, kMostInlined);
+  for (uint32_t i = 0; i < count; ++i) AddWasmFrame(calls[i], module, file, resolver);
   return true;
 }
 

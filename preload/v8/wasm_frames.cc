@@ -1,7 +1,10 @@
 #include "preload/v8/wasm_frames.h"
 
+#include <string.h>
+
 #include "preload/v8/heap_reader.h"
 #include "preload/v8/layout.h"
+#include "preload/v8/source_positions.h"
 
 namespace nodeleak::preload::v8 {
 
@@ -10,13 +13,20 @@ namespace {
 constexpr uint64_t kInstanceSlot = 16;  // below rbp
 constexpr int32_t kWasmScriptType = 3;  // Script::Type::kWasm
 
-// V8::internal::wasm::WasmCode begins with {NativeModule* native_module_; uint8_t* instructions_; ...}. Where the size
-// and the function index are differs per version. By disassembly and by looking at live objects.
+// v8::internal::wasm::WasmCode begins with {NativeModule* native_module_; uint8_t* instructions_; ...}. Where the rest
+// is differs per version. By disassembly (GetSourcePositionBefore, GetInliningPosition) and by looking at live objects.
+// `metadata` points to tables that follow each other: trapping instructions, relocations, source positions, inlinings.
 struct WasmCodeLayout {
   int32_t major;
   int32_t size, index;
+  int32_t metadata, trapping_bytes, relocation_bytes, position_bytes;
+  uint32_t inlining_bytes;  // of an entry: {int32 function, [bool tail call,] SourcePosition of the call}; 0: none
 };
-constexpr WasmCodeLayout kWasmCode[] = {{10, 32, 48}, {11, 24, 44}, {12, 24, 44}, {13, 32, 56}, {14, 32, 56}};
+constexpr WasmCodeLayout kWasmCode[] = {{10, 32, 48, 24, 44, 36, 40, 0},
+                                        {11, 24, 44, 16, 40, 28, 32, 12},
+                                        {12, 24, 44, 16, 40, 28, 32, 13},
+                                        {13, 32, 56, 24, 52, 36, 40, 13},
+                                        {14, 32, 56, 24, 52, 36, 40, 13}};
 
 const WasmCodeLayout* FindWasmCodeLayout() {
   for (const WasmCodeLayout& layout : kWasmCode) {
@@ -142,8 +152,56 @@ bool FindWasmPlace(uint64_t pc, uint64_t fp, WasmPlace* place) {
   if (!SearchManaged(ReadField(place->script, Field::kScriptNativeModule), &search)) return false;
   place->native_module = search.native_module;
   place->function_index = ReadInt(search.code + static_cast<uint64_t>(search.layout->index));
+  place->code = search.code;
   place->code_offset = pc - ReadWord(search.code + 8);
   return true;
+}
+
+namespace {
+
+struct Inlining {
+  int32_t function_index;
+  bool tail_call;  // of the function: what it called stands in its place
+  SourcePosition call;
+};
+
+bool ReadInlining(uint64_t table, uint32_t entry_bytes, int32_t number, Inlining* inlining) {
+  constexpr uint32_t kWithTailCall = 13;
+  uint8_t entry[kWithTailCall] = {};
+  if (!ReadMemory(table + static_cast<uint64_t>(number) * entry_bytes, entry, entry_bytes)) return false;
+  memcpy(&inlining->function_index, entry, 4);
+  inlining->tail_call = entry_bytes == kWithTailCall && entry[4] != 0;
+  memcpy(&inlining->call.raw, entry + entry_bytes - 8, 8);
+  return true;
+}
+
+}  // namespace
+
+uint32_t FindWasmCalls(const WasmPlace& place, WasmCall* calls, uint32_t most) {
+  const WasmCodeLayout* layout = FindWasmCodeLayout();
+  calls[0] = {place.function_index, -1, false};
+  if (place.code == 0 || layout == nullptr) return 1;
+  const auto field = [&](int32_t offset) {
+    return static_cast<uint64_t>(static_cast<uint32_t>(ReadInt(place.code + static_cast<uint64_t>(offset))));
+  };
+  const uint64_t table = ReadWord(place.code + static_cast<uint64_t>(layout->metadata)) +
+                         field(layout->trapping_bytes) + field(layout->relocation_bytes);
+  const uint64_t bytes = field(layout->position_bytes);
+  const auto encoding = static_cast<PositionEncoding>(Get(Field::kPositionTableEncoding));
+  SourcePosition at;
+  if (!FindPosition(ByteStream(table, bytes), encoding, static_cast<int64_t>(place.code_offset) - 1, &at)) return 1;
+  uint32_t count = 0;
+  bool tail_call = false;
+  while (at.inlining() >= 0 && layout->inlining_bytes != 0 && count + 1 < most) {
+    Inlining inlining;
+    if (!ReadInlining(table + bytes, layout->inlining_bytes, at.inlining(), &inlining)) break;
+    if (!tail_call) calls[count++] = {inlining.function_index, at.offset(), true};
+    tail_call = inlining.tail_call;
+    at = inlining.call;
+  }
+  const bool own = at.inlining() < 0;
+  if (!tail_call || count == 0) calls[count++] = {place.function_index, own ? at.offset() : -1, false};
+  return count;
 }
 
 }  // namespace nodeleak::preload::v8

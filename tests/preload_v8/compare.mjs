@@ -37,9 +37,7 @@ function readTruth(file) {
 }
 const asPath = (file) => (file?.startsWith('file://') ? fileURLToPath(file) : file ?? '');
 function truthFrame(f) {
-  const wasm = f.file?.startsWith('wasm://') ?? false;
-  return { name: f.name ?? '', file: asPath(f.file), line: wasm ? 0 : f.line ?? 0,
-    column: wasm ? 0 : f.column ?? 0, eval: f.eval };
+  return { name: f.name ?? '', file: asPath(f.file), line: f.line ?? 0, column: f.column ?? 0, eval: f.eval };
 }
 
 function watchWithHarness(program, loops) {
@@ -59,8 +57,9 @@ function watchWithHarness(program, loops) {
   }
   return cases;
 }
-function ourFrame(letter, [name, file, line, column, tier, inlined, where]) {
+function ourFrame(letter, [name, file, line, column, tier, inlined, where, , , , value]) {
   if (letter === 'M') return { name: `marker ${name}`, file: '?', line: 0, column: 0, letter };
+  if (letter === 'W') return { name, file, line: 1, column: +value + 1, letter };
   return { name, file, line: +line, column: +column, letter, tier: +tier, where,
     inlined: inlined === '1' };
 }
@@ -87,7 +86,7 @@ function watchWithNodeleak(program, loops) {
 function reportedFrame({ type, function: shown, file, line, column, module, inlined }) {
   const name = shown === '(anonymous)' ? '' : shown;
   if (type === 'js') return [{ name, file, line, column, letter: module === 'builtin' ? 'B' : 'J', where: module, inlined }];
-  if (type === 'wasm') return [{ name, file, line: 0, column: 0, letter: 'W' }];
+  if (type === 'wasm') return [{ name, file, line, column, letter: 'W' }];
   return type === 'marker' ? [{ name: `marker ${shown}`, file: '?', line: 0, column: 0, letter: 'M' }] : [];
 }
 

@@ -275,6 +275,8 @@ TEST(TextLayout, CutsInTheMiddleByColumns) {
   EXPECT_LE(DisplayWidth(FitMiddle("漢字漢字漢字", 7)), 7);
   EXPECT_EQ(Location("/srv/app/server.js", 3, 9, "/srv/app/", 40), "server.js:3:9");
   EXPECT_EQ(Location("/srv/apple/server.js", 3, 0, "/srv/app", 40), "/srv/apple/server.js:3");
+  EXPECT_EQ(Location("wasm://wasm/2aea8d86", 1, 0xb6, "", 40), "wasm://wasm/2aea8d86:0xb5");
+  EXPECT_EQ(Location("wasm://wasm/2aea8d86", 0, 0, "", 40), "wasm://wasm/2aea8d86");
 }
 
 }  // namespace

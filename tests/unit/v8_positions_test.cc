@@ -9,7 +9,7 @@
 #include "preload/v8/script_lines.h"
 #include "preload/v8/source_positions.h"
 #include "preload/v8/strings.h"
-#include "preload/v8/wasm_names.h"
+#include "preload/v8/wasm_module.h"
 
 namespace nodeleak::preload::v8 {
 namespace {
@@ -101,7 +101,7 @@ std::vector<uint8_t> WasmModule() {
 
 std::string NameIn(const std::vector<uint8_t>& module, int32_t index) {
   WasmName name;
-  if (!FindNameInModule(reinterpret_cast<uint64_t>(module.data()), module.size(), index, &name)) return "";
+  if (!FindWasmName({reinterpret_cast<uint64_t>(module.data()), module.size()}, index, &name)) return "";
   return {reinterpret_cast<const char*>(name.address), name.bytes};
 }
 
@@ -122,6 +122,53 @@ TEST(WasmNames, ADamagedModuleHasNone) {
   std::vector<uint8_t> wild = module;
   wild[29] = 0x7f;  // the length of the first name
   EXPECT_EQ(NameIn(wild, 300), "");
+}
+
+// Imports of every kind, two of them functions (0 and 1), and bodies of 1, 200 and 2 bytes (functions 2 to 4).
+std::vector<uint8_t> WasmModuleWithCode() {
+  std::vector<uint8_t> bytes = {0, 'a', 's', 'm', 1, 0, 0, 0};
+  const std::vector<uint8_t> imports = {7,                                 // so many
+                                        1, 'e', 1, 'f', 0, 3,              // function of type 3
+                                        1, 'e', 1, 't', 1, 0x70, 1, 2, 9,  // table of funcref, 2 to 9
+                                        1, 'e', 1, 'r', 1, 0x63, 5, 0, 2,  // table of references to type 5, from 2
+                                        1, 'e', 1, 'm', 2, 0,    1,        // memory from 1
+                                        1, 'e', 1, 'g', 3, 0x7f, 1,        // global i32
+                                        1, 'e', 1, 'x', 4, 0,    2,        // tag of type 2
+                                        1, 'e', 1, 'h', 0, 0x80, 1};       // function of type 128
+  std::vector<uint8_t> code = {3, 1, 0, 0xc8, 1};
+  code.insert(code.end(), 200, 1);
+  code.insert(code.end(), {2, 0, 0x0b});
+  for (const auto& [id, section] : {std::pair{2, imports}, std::pair{10, code}}) {
+    bytes.push_back(static_cast<uint8_t>(id));
+    AppendUnsigned(&bytes, section.size());
+    bytes.insert(bytes.end(), section.begin(), section.end());
+  }
+  return bytes;
+}
+
+// Bytes from the body to the module's end; 0: no body.
+uint64_t BodyFromEnd(const std::vector<uint8_t>& module, int32_t index) {
+  uint64_t offset = 0;
+  const WasmBytes bytes = {reinterpret_cast<uint64_t>(module.data()), module.size()};
+  return FindWasmBody(bytes, index, &offset) ? module.size() - offset : 0;
+}
+
+TEST(WasmBodies, AreFoundByIndexBehindTheImports) {
+  const std::vector<uint8_t> module = WasmModuleWithCode();
+  for (int32_t index : {-1, 0, 1, 5, 300}) EXPECT_EQ(BodyFromEnd(module, index), 0u) << index;
+  EXPECT_EQ(BodyFromEnd(module, 2), 1u + 2 + 200 + 1 + 2);
+  EXPECT_EQ(BodyFromEnd(module, 3), 200u + 1 + 2);
+  EXPECT_EQ(BodyFromEnd(module, 4), 2u);
+}
+
+TEST(WasmBodies, ADamagedModuleHasNone) {
+  const std::vector<uint8_t> module = WasmModuleWithCode();
+  for (size_t bytes = 0; bytes < module.size(); ++bytes) {
+    EXPECT_EQ(BodyFromEnd({module.begin(), module.begin() + static_cast<long>(bytes)}, 4), 0u) << bytes;
+  }
+  std::vector<uint8_t> unknown_import = module;
+  unknown_import[15] = 9;  // the kind of the first one
+  EXPECT_EQ(BodyFromEnd(unknown_import, 4), 0u);
 }
 
 std::vector<uint32_t> LineEnds(const std::vector<std::u16string>& pieces) {

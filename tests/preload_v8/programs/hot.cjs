@@ -62,6 +62,8 @@ const factories = [1, 2, 3].map((n) => (id) => take(id) + n);
 define(231, function sameCodeManyClosures(id) { return factories[turn++ % 3](id); });
 define(232, function switched(id) { switch (id & 1) { case 0: return take(id); default: return take(id); } });
 define(233, function optional(id) { return secret?.run?.(id) ?? 0; });
+const wasm = require('./wasm.cjs');
+define(234, function throughWasm(id) { return wasm.call_outer(id); });
 
 function drive(run) { let r = 0; for (let i = 0; i < LOOPS; i++) r += run(0); return r; }
 for (const [, run] of cases) sum += drive(run);

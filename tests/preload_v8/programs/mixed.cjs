@@ -176,13 +176,9 @@ setTimeout(() => {
   stream.on('data', function onData() { take(136); stream.destroy(); });
 }, 7);
 
-// --- wasm: f2 -> f1 memory.grow, f4 -> f3 -> the import
-const module_ = new WebAssembly.Module(Buffer.from(
-  'AGFzbQEAAAABBgFgAX8BfwINAQNlbnYFYWxsb2MAAAMFBAAAAAAFAwEAAQchAwNtZW0CAApncm93X291dGVyAAIKY2FsbF9vdXRl' +
-  'cgAECh0EBgAgAEAACwYAIAAQAQsGACAAEAALBgAgABADCwBHBG5hbWUBQAUACWFsbG9jX2ltcAELd2dyb3dfaW5uZXICC3dncm93' +
-  'X291dGVyAwt3Y2FsbF9pbm5lcgQLd2NhbGxfb3V0ZXI=', 'base64'));
-const instance = new WebAssembly.Instance(module_, { env: { alloc: function imported(id) { return take(id); } } });
-function callWasm() { return instance.exports.call_outer(140); }
+// --- wasm
+const wasm = require('./wasm.cjs');
+function callWasm() { return wasm.call_outer(140); }
 callWasm();
 
 // --- other files

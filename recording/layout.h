@@ -293,7 +293,8 @@ enum RangeFlag : uint32_t {
   kRangeShared = 2,
   kRangeThreadStack = 4,
   kRangeBrk = 8,  // the program break
-  kRangeStackUnknown = 16
+  kRangeStackUnknown = 16,
+  kRangeCommitted = 32  // got its access later than it was mapped; its birth is that
 };
 // Part of a mapping made while we watched. A partial unmap splits it; mprotect changes `committed` only by splitting
 // too.

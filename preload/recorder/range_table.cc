@@ -83,6 +83,17 @@ bool RangeTable::RemoveLocked(uint64_t start, uint64_t end, bool tell) {
   return true;
 }
 
+bool IsBornWith(const Range& left, const Range& right) {
+  return left.birth_tick == right.birth_tick && left.birth_gc == right.birth_gc;
+}
+
+// Pieces of one reservation, as good as at the same time: the later, the longer that may be, so there are never many.
+bool AreCommittedTogether(const Range& left, const Range& right) {
+  constexpr uint32_t kShareOfTheRun = 64;
+  return (left.flags & recording::kRangeCommitted) != 0 && left.birth_tick <= right.birth_tick &&
+         right.birth_tick - left.birth_tick < right.birth_tick / kShareOfTheRun;
+}
+
 // Neighbours that are one mapping in all but name become one entry again: protections that go back and forth must not
 // pile up.
 void RangeTable::MergeAround(uint64_t start, uint64_t end) {
@@ -90,10 +101,9 @@ void RangeTable::MergeAround(uint64_t start, uint64_t end) {
   while (index + 1 < ranges_.count() && ranges_[index].start <= end) {
     Range& left = ranges_[index];
     const Range& right = ranges_[index + 1];
-    const bool same = left.end == right.start && left.stack == right.stack && left.birth_tick == right.birth_tick &&
-                      left.birth_gc == right.birth_gc && left.flags == right.flags &&
+    const bool same = left.end == right.start && left.stack == right.stack && left.flags == right.flags &&
                       left.protection == right.protection;
-    if (same) {
+    if (same && (left.protection == PROT_NONE || IsBornWith(left, right) || AreCommittedTogether(left, right))) {
       left.end = right.end;
       EraseAt(index + 1, index + 2);
     } else {
@@ -116,12 +126,20 @@ bool RangeTable::Remove(uint64_t start, uint64_t end) {
   return done;
 }
 
-bool RangeTable::Protect(uint64_t start, uint64_t end, uint32_t protection) {
+bool RangeTable::Protect(uint64_t start, uint64_t end, uint32_t protection, uint32_t tick, uint32_t gc) {
   if (!Lock()) return false;
   const bool done = SplitAt(start) && SplitAt(end);
   if (done) {
-    for (uint64_t i = LowerBound(start); i < ranges_.count() && ranges_[i].start < end; ++i)
-      ranges_[i].protection = protection;
+    for (uint64_t i = LowerBound(start); i < ranges_.count() && ranges_[i].start < end; ++i) {
+      Range& range = ranges_[i];
+      if (range.protection == PROT_NONE && protection != PROT_NONE) {
+        range.birth_tick = tick;
+        range.birth_gc = gc;
+        range.flags |= recording::kRangeCommitted;
+      }
+      if (protection == PROT_NONE) range.flags &= ~uint32_t{recording::kRangeCommitted};
+      range.protection = protection;
+    }
     MergeAround(start, end);
   }
   Unlock();

@@ -22,7 +22,8 @@ class RangeTable {
   // False: no room (or the lock was not to be had); the mapping is not recorded.
   bool Insert(const recording::Range& range);  // replaces what lies under it
   bool Remove(uint64_t start, uint64_t end);
-  bool Protect(uint64_t start, uint64_t end, uint32_t protection);
+  // What had no access until now is born now: pieces of a reservation that is committed bit by bit.
+  bool Protect(uint64_t start, uint64_t end, uint32_t protection, uint32_t tick, uint32_t gc);
   // Moves what is recorded of [old_start, old_end) to new_start, cut or stretched to new_bytes. False: was not known.
   bool Move(uint64_t old_start, uint64_t old_end, uint64_t new_start, uint64_t new_bytes);
 

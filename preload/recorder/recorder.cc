@@ -224,7 +224,8 @@ void Remapped(uint64_t old_start, uint64_t old_bytes, uint64_t new_start, uint64
 
 void Protected(uint64_t start, uint64_t bytes, int protection) {
   if (!IsRecording()) return;
-  if (!g_recorder.ranges.Protect(start, start + bytes, static_cast<uint32_t>(protection))) {
+  if (!g_recorder.ranges.Protect(start, start + bytes, static_cast<uint32_t>(protection), TicksSinceStart(),
+                                 v8::CurrentMajorGcCount())) {
     CountLoss(LossId::kRangesTableFull, 0);
   }
 }

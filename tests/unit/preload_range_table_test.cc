@@ -45,7 +45,18 @@ class RangeTableTest : public ::testing::Test {
     return contents;
   }
 
+  // The birth ticks in the same order.
+  std::vector<uint32_t> Births() {
+    const recording::Table& table = file_.header()->tables[static_cast<uint32_t>(recording::TableId::kRanges)];
+    std::vector<uint32_t> births;
+    for (uint64_t i = 0; i < table.count; ++i) {
+      births.push_back(reinterpret_cast<const Range*>(file_.At(table.extents[0]))[i].birth_tick);
+    }
+    return births;
+  }
+
   static constexpr uint64_t kRw = PROT_READ | PROT_WRITE;
+  static constexpr uint32_t kLater = 501;  // ticks
   RecordingFile file_;
   RangeTable table_;
 };
@@ -85,11 +96,30 @@ TEST_F(RangeTableTest, MapFixedOverAnOldOneReplacesThatPart) {
 TEST_F(RangeTableTest, ProtectionTellsReservedFromCommittedAndMergesBack) {
   table_.Insert(MakeRange(100, 10, 1, PROT_NONE));
   EXPECT_EQ(table_.CommittedBytes(), 0u);
-  table_.Protect(102 * kPage, 104 * kPage, PROT_READ | PROT_WRITE);
+  table_.Protect(102 * kPage, 104 * kPage, PROT_READ | PROT_WRITE, kLater, 3);
   EXPECT_EQ(Contents(), (Expected{{100, 2, 1, PROT_NONE}, {102, 2, 1, kRw}, {104, 6, 1, PROT_NONE}}));
   EXPECT_EQ(table_.CommittedBytes(), 2 * kPage);
-  table_.Protect(102 * kPage, 104 * kPage, PROT_NONE);
+  table_.Protect(102 * kPage, 104 * kPage, PROT_NONE, kLater + 1, 4);
   EXPECT_EQ(Contents(), (Expected{{100, 10, 1, PROT_NONE}}));
+}
+
+TEST_F(RangeTableTest, WhatIsCommittedLaterIsBornThen) {
+  table_.Insert(MakeRange(100, 10, 1, PROT_NONE));
+  table_.Protect(100 * kPage, 102 * kPage, kRw, 10, 0);
+  table_.Protect(102 * kPage, 104 * kPage, kRw, kLater, 3);
+  EXPECT_EQ(Contents(), (Expected{{100, 2, 1, kRw}, {102, 2, 1, kRw}, {104, 6, 1, PROT_NONE}}));
+  EXPECT_EQ(Births(), (std::vector<uint32_t>{10, kLater, 0}));
+  table_.Protect(100 * kPage, 104 * kPage, PROT_READ, kLater + 9, 3);
+  table_.Protect(100 * kPage, 104 * kPage, kRw, kLater + 9, 3);
+  EXPECT_EQ(Births(), (std::vector<uint32_t>{10, kLater, 0}));
+}
+
+TEST_F(RangeTableTest, PiecesOfAReservationDoNotPileUp) {
+  table_.Insert(MakeRange(0, 100'000, 1, PROT_NONE));
+  for (uint32_t i = 0; i < 100'000; ++i) table_.Protect(i * kPage, (i + 1) * kPage, kRw, i, 0);
+  EXPECT_LT(Births().size(), 1000u);
+  EXPECT_GT(Births().size(), 100u);
+  EXPECT_EQ(table_.CommittedBytes(), 100'000 * kPage);
 }
 
 TEST_F(RangeTableTest, RemapMovesAndStretchesUnderTheOldStack) {

@@ -34,6 +34,7 @@ Collectors::Collectors(const Recording& recording, const std::vector<ClassifiedU
   ReadIsolates();
   ReadLastBeforeTheEnd();
   FindFinalizers(uses);
+  CountWaiting(uses);
   CountMessages(uses);
 }
 
@@ -67,8 +68,25 @@ void Collectors::ReadLastBeforeTheEnd() {
 
 void Collectors::FindFinalizers(const std::vector<ClassifiedUse>& uses) {
   for (const ClassifiedUse& use : uses) {
-    if (use.addon_role == AddonRole::kNodeApi && use.use->live_blocks != 0) sites_with_finalizers_.insert(SiteKey(use));
+    if (use.addon_role == AddonRole::kNodeApi) sites_with_finalizers_[SiteKey(use)] += use.use->live_blocks;
   }
+}
+
+// Node allocates something of its own for each finalizer that the collection finds and that has to wait for a turn of
+// the loop: what of node's was born since the collection began is as many as wait, or more.
+void Collectors::CountWaiting(const std::vector<ClassifiedUse>& uses) {
+  if (!main_before_end_.has_value()) return;
+  const uint64_t begun_tick = recording_.confirmation.begun_ns / recording::kTickNanoseconds;
+  for (const ClassifiedUse& use : uses) {
+    if (use.kind == Kind::kV8Internal || use.kind == Kind::kV8Heap || use.addon_role == AddonRole::kOwner) continue;
+    for (const Birth& birth : use.use->births) waiting_ += birth.tick >= begun_tick ? birth.blocks : 0;
+  }
+}
+
+// Two to five blocks are of one finalizer.
+bool Collectors::MostFinalizersHaveRun(uint64_t node_api_blocks) const {
+  constexpr uint64_t kWhatever = 2, kShareThatMayWait = 40;
+  return waiting_ <= kWhatever + node_api_blocks / kShareThatMayWait;
 }
 
 void Collectors::CountMessages(const std::vector<ClassifiedUse>& uses) {
@@ -86,10 +104,11 @@ bool Collectors::WaitsForATurn(const ClassifiedUse& use) const {
     case AddonRole::kNone:
       return false;
     case AddonRole::kUnknown:
-    case AddonRole::kNodeApi:
       return true;
+    case AddonRole::kNodeApi:
     case AddonRole::kOwner:
-      return sites_with_finalizers_.contains(SiteKey(use));
+      const auto objects = sites_with_finalizers_.find(SiteKey(use));
+      return objects != sites_with_finalizers_.end() && objects->second != 0 && !MostFinalizersHaveRun(objects->second);
   }
   return false;
 }

@@ -4,7 +4,6 @@
 
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -31,8 +30,8 @@ class Collectors {
 
   // Nothing in a program without V8. Of most memory the isolate of the thread that allocated it. Two kinds of memory
   // need more to be called kept:
-  // - what an addon keeps with a finalizer goes on a turn of the event loop after the GC: the one at the end does not
-  //   count, as few ends leave such a turn;
+  // - what an addon keeps with a finalizer goes on a turn of the event loop after the GC, and few ends leave such a
+  //   turn: the GC at the end counts where next to no finalizer waits after it;
   // - array buffers may have gone to another thread by postMessage: each isolate must have looked.
   std::optional<Collector> Of(const ClassifiedUse& use) const;
 
@@ -40,17 +39,21 @@ class Collectors {
   void ReadIsolates();
   void ReadLastBeforeTheEnd();
   void FindFinalizers(const std::vector<ClassifiedUse>& uses);
+  void CountWaiting(const std::vector<ClassifiedUse>& uses);
   void CountMessages(const std::vector<ClassifiedUse>& uses);
   bool WaitsForATurn(const ClassifiedUse& use) const;
+  bool MostFinalizersHaveRun(uint64_t node_api_blocks) const;
   bool MayHaveBeenPosted(const ClassifiedUse& use) const;
   uint32_t ThreadOf(const ClassifiedUse& use) const { return recording_.stacks[use.use->stack].thread; }
 
   const recording::Recording& recording_;
   std::optional<Collector> main_;
-  std::optional<Collector> main_before_end_;     // as it was before the forced GC; unset: there was none
-  std::map<uint32_t, Collector> by_thread_;      // of isolates
-  std::set<std::string> sites_with_finalizers_;  // where Node-API objects are outstanding that an addon made
-  uint64_t message_blocks_ = 0;                  // allocated for messages between threads
+  std::optional<Collector> main_before_end_;  // as it was before the forced GC; unset: there was none
+  std::map<uint32_t, Collector> by_thread_;   // of isolates
+  // Where Node-API objects are outstanding that an addon made, and in how many blocks.
+  std::map<std::string, uint64_t> sites_with_finalizers_;
+  uint64_t waiting_ = 0;         // finalizers that the GC at the end has queued, at most
+  uint64_t message_blocks_ = 0;  // allocated for messages between threads
 };
 
 }  // namespace nodeleak::report

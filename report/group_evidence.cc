@@ -131,6 +131,14 @@ double EdgeOf(const Evidence& evidence, size_t window) {
          (evidence.end_seconds - evidence.begin_seconds) * static_cast<double>(window) / static_cast<double>(kWindows);
 }
 
+std::array<double, 3> TurnsOfThirds(const Timebase& timebase, const Evidence& evidence) {
+  std::array<double, 3> turns = {};
+  for (size_t i = 0; i < turns.size(); ++i) {
+    turns[i] = timebase.TurnsBetween(EdgeOf(evidence, i * kThird), EdgeOf(evidence, (i + 1) * kThird));
+  }
+  return turns;
+}
+
 void CountSurvivors(const Looks& looks, const Members& members, Evidence* evidence) {
   std::vector<uint32_t> survived;
   for (size_t i = 0; i < members.size(); ++i) {
@@ -203,10 +211,7 @@ void AddCheckpoints(const std::vector<Timebase::Sum>& sums, const Evidence& evid
       trend->blocks[i] += sum.allocated_blocks - before.allocated_blocks;
       all_blocks += sum.allocated_blocks - before.allocated_blocks;
       bytes[i] += sum.allocated_bytes - before.allocated_bytes;
-      if (!has[i] || sum.live_bytes < trend->least_bytes[i]) {
-        trend->least_bytes[i] = sum.live_bytes;
-        trend->least_at[i] = all_blocks;
-      }
+      trend->alive.push_back({all_blocks, sum.live_bytes});
       has[i] = true;
     }
     before = sum;
@@ -214,9 +219,9 @@ void AddCheckpoints(const std::vector<Timebase::Sum>& sums, const Evidence& evid
   trend->is_measured = true;
   for (size_t i = 0; i < kTrendParts; ++i) {
     if (!has[i] || trend->blocks[i] < 1) trend->is_measured = false;
-    if (all_blocks >= 1) trend->least_at[i] /= all_blocks;
     if (trend->blocks[i] >= 1) trend->mean_bytes[i] = bytes[i] / trend->blocks[i];
   }
+  for (Alive& moment : trend->alive) moment.at /= std::max(1.0, all_blocks);
 }
 
 Trend TrendOf(const Timebase& timebase, const Members& members, const Evidence& evidence) {
@@ -259,6 +264,7 @@ Evidence CollectEvidence(const Recording& recording, const Timebase& timebase, c
   looks.reserve(members.size());
   for (const ClassifiedUse* member : members) looks.push_back(collectors.Of(*member));
   StopAtLastGc(looks, members, &evidence);
+  evidence.turns_of_thirds = TurnsOfThirds(timebase, evidence);
   CountSurvivors(looks, members, &evidence);
   CountAllocations(recording, timebase, looks, members, &evidence);
   evidence.trend = TrendOf(timebase, members, evidence);

@@ -48,7 +48,7 @@ KindVerdict JudgeJsHeap(const recording::Recording& recording) {
     heap.evidence.push_back("what collections left of it in between rises evenly");
     heap.confidence = Confidence::kLow;
     SetGrowth(curve, &heap);
-  } else if (stops || IsLittleMoreThanAtFirst(curve)) {
+  } else if (IsLittleMoreThanAtFirst(curve) || (stops && WasThereBefore(curve))) {
     heap.verdict = Verdict::kBounded;
     if (curve.exact.size() < kFewestReadings) heap.confidence = Confidence::kLow;
   } else {

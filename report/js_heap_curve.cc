@@ -17,8 +17,9 @@ constexpr double kLeastRise = kMiB;                                         // a
 constexpr double kLeastShare = 0.1;                                         // of what there was at first
 constexpr double kEarlier = 0.12, kLater = 0.25, kLastQuarterRises = 0.06;  // of the rise is in halves and quarter
 constexpr double kAboveTheLine = 0.25, kBelowTheLine = 0.3, kOneGo = 0.7;   // of the rise
-constexpr double kOutliers = 0.25;  // of the readings: GCs in the midst of some large work
-constexpr double kTight = 0.1;      // of the rise at most is garbage in the last bound
+constexpr double kOutliers = 0.25;                      // of the readings: GCs in the midst of some large work
+constexpr double kEarlyFrom = 0.35, kEarlyUntil = 0.7;  // of the time: what was there by then was there before
+constexpr double kTight = 0.1;                          // of the rise at most is garbage in the last bound
 constexpr double kLittle = 0.25 * kMiB, kLittleShare = 0.05;
 // Along the bounds:
 constexpr double kLeastProved = 0.5 * kMiB, kLeastProvedShare = 0.05;
@@ -178,6 +179,24 @@ bool IsSeenToStop(const HeapCurve& curve) {
   if (is_known && last - curve.AtMost(kMiddle) < kLater * rise) return true;
   if (IsTight(curve) && last - curve.AtMost(kLastQuarter) < kLastQuarterRises * rise) return true;
   return curve.exact.size() >= kFewestReadings && !LiesAlongTheLine(curve, last - curve.AtMost(0));
+}
+
+bool WasThereBefore(const HeapCurve& curve) {
+  const double rise = Rise(curve), last = curve.last().used;
+  if (curve.least_since != 0 && curve.least_since < last + kLastQuarterRises * rise) return true;
+  const double garbage = kTight * rise + (curve.forced ? kForcedFreesMore : 0);
+  if (std::all_of(curve.part.begin() + kMiddle, curve.part.end(),
+                  [&](const HeapPoint& point) { return point.used != 0 && point.used <= last + garbage; })) {
+    return true;
+  }
+  size_t early = 0, as_much = 0;
+  for (const HeapPoint& reading : curve.exact) {
+    const double share = (reading.seconds - curve.first.seconds) / curve.seconds();
+    if (share < kEarlyFrom || share > kEarlyUntil) continue;
+    ++early;
+    as_much += reading.used >= last - kLastQuarterRises * rise;
+  }
+  return early >= 2 && 2 * as_much >= early;
 }
 
 bool RisesBeyondBounds(const HeapCurve& curve) {

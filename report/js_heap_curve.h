@@ -43,5 +43,8 @@ bool IsMoreThanAtFirst(const HeapCurve& curve);
 bool IsLittleMoreThanAtFirst(const HeapCurve& curve);
 // Full GCs, or bounds with next to no garbage in them, say that no more came later on, or that it went again.
 bool IsSeenToStop(const HeapCurve& curve);
+// As much as at the end was there before, and it was no garbage: bounds alone say how much may have been alive, not
+// that it was.
+bool WasThereBefore(const HeapCurve& curve);
 
 }  // namespace nodeleak::report

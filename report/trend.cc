@@ -1,5 +1,6 @@
 #include "report/trend.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace nodeleak::report {
@@ -11,6 +12,10 @@ constexpr double kGradual = 0.3;    // of the end is there after five eighths: n
 constexpr double kMostGrowingBlocks = 3, kLeastBlockBytes = 512 * 1024;
 constexpr double kFewestQueued = 50, kLeastQueueBytes = 512 * 1024;
 constexpr double kSameRate = 2.5;  // the later half of the looked parts against the earlier
+// Of a queue: between these, as shares of what was allocated, there are moments that show the line.
+constexpr double kEarlyFrom = 0.1, kEarlyUntil = 0.55, kLateFrom = 0.6, kLateUntil = 0.91;
+constexpr double kNearTheLine = 0.65, kWellBelowIt = 0.5;
+constexpr double kLeastStep = 0.2;  // between them, of what is kept at the end
 
 using Parts = std::array<double, kTrendParts>;
 
@@ -45,7 +50,33 @@ bool ComesFaster(const Parts& blocks) {
   return later > kSameRate * earlier;
 }
 
+// What was kept at most, as share of what is kept at the end, at moments that lie along the line from zero.
+std::vector<double> AlongTheLine(const Trend& trend, double from, double until) {
+  std::vector<double> shares;
+  for (const Alive& moment : trend.alive) {
+    if (moment.at < from || moment.at > until) continue;
+    const double share = trend.AtMost(moment.at) / trend.kept_bytes;
+    if (share <= 1 - kNearTheLine * (1 - moment.at) && share >= kWellBelowIt * moment.at) shares.push_back(share);
+  }
+  return shares;
+}
+
+bool RisesAlongTheLine(const Trend& trend) {
+  const std::vector<double> earlier = AlongTheLine(trend, kEarlyFrom, kEarlyUntil);
+  const std::vector<double> later = AlongTheLine(trend, kLateFrom, kLateUntil);
+  // At most so much only ever gets more.
+  return !earlier.empty() && !later.empty() && later.back() - earlier.front() >= kLeastStep;
+}
+
 }  // namespace
+
+double Trend::AtMost(double at) const {
+  double least = kept_bytes;
+  for (const Alive& moment : alive) {
+    if (moment.at >= at) least = std::min(least, moment.bytes);
+  }
+  return least;
+}
 
 bool IsGrowingBlock(const Trend& trend) {
   if (!trend.is_measured || trend.kept_blocks < 0.5 || trend.kept_blocks > kMostGrowingBlocks) return false;
@@ -55,8 +86,8 @@ bool IsGrowingBlock(const Trend& trend) {
 
 bool IsGrowingQueue(const Trend& trend) {
   if (!trend.is_measured || trend.kept_blocks < kFewestQueued) return false;
-  return trend.kept_bytes - trend.least_bytes[0] >= kLeastQueueBytes &&
-         RisesSteadily(trend.least_bytes, trend.least_at, trend.kept_bytes) && !ComesFaster(trend.blocks);
+  return trend.kept_bytes - trend.AtMost(0) >= kLeastQueueBytes && RisesAlongTheLine(trend) &&
+         !ComesFaster(trend.blocks);
 }
 
 }  // namespace nodeleak::report

@@ -4,20 +4,29 @@
 
 #include <array>
 #include <cstddef>
+#include <vector>
 
 namespace nodeleak::report {
 
 // Of equal parts of a group's period.
 inline constexpr size_t kTrendParts = 8;
 
+// What was alive at a checkpoint, garbage or not.
+struct Alive {
+  double at = 0;  // when, as share of all that was allocated in the period
+  double bytes = 0;
+};
+
 struct Trend {
-  bool is_measured = false;                          // every part has a checkpoint and allocations
-  std::array<double, kTrendParts> mean_bytes = {};   // of the blocks that were allocated in it
-  std::array<double, kTrendParts> blocks = {};       // that were allocated in it
-  std::array<double, kTrendParts> least_bytes = {};  // alive in it: garbage or not, so at most so much was kept
-  std::array<double, kTrendParts> least_at = {};     // when, as share of all that was allocated in the period
-  double kept_blocks = 0, kept_bytes = 0;            // at the end of the period
-  double largest_bytes = 0;                          // of the kept blocks
+  bool is_measured = false;                         // every part has a checkpoint and allocations
+  std::array<double, kTrendParts> mean_bytes = {};  // of the blocks that were allocated in it
+  std::array<double, kTrendParts> blocks = {};      // that were allocated in it
+  std::vector<Alive> alive;                         // in the order of time
+  double kept_blocks = 0, kept_bytes = 0;           // at the end of the period
+  double largest_bytes = 0;                         // of the kept blocks
+
+  // Of what only ever gets more, no more than this was kept at that moment.
+  double AtMost(double at) const;
 };
 
 // One to three blocks, the largest larger than the one that it replaced, and so on, steadily: no step down before the
@@ -25,6 +34,7 @@ struct Trend {
 bool IsGrowingBlock(const Trend& trend);
 
 // Many are kept, and with everything that comes a share more than can have been kept before, though it comes no faster.
+// Seen where collections, young ones too, have just freed what had gone: in between garbage hides it.
 bool IsGrowingQueue(const Trend& trend);
 
 }  // namespace nodeleak::report

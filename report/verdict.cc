@@ -20,6 +20,7 @@ constexpr double kFewMustStay = 0.5, kFewMustOccupy = 0.6;
 constexpr uint64_t kLeastFewBytes = 128 * 1024, kLeastBytes = 16 * 1024, kLeastBytesWithoutSite = 64 * 1024,
                    kLeastV8Bytes = 512 * 1024;
 constexpr double kOnePieceOfWork = 10;  // turns of the event loop
+constexpr double kEverLess = 0.75, kLittleAtLast = 0.4, kFewTurnsOfAThird = 10;
 constexpr double kSilentShare = 0.25, kSilentPauses = 2;
 constexpr double kBusyShare = 0.4, kBusyLong = 20;  // seconds
 
@@ -163,6 +164,31 @@ bool MayHideUnderGarbage(const Evidence& evidence, const Thirds& thirds) {
   return IsUnseen(evidence) && thirds.old.survivors >= kFewestSurvivors && thirds.middle.survivors >= kFewestSurvivors;
 }
 
+std::array<double, 3> KeptBytesOfThirds(const Windows& windows) {
+  std::array<double, 3> bytes = {};
+  for (size_t i = 0; i < 3 * kThird; ++i) bytes[i / kThird] += static_cast<double>(windows[i].survivor_bytes);
+  return bytes;
+}
+
+// A table of what there is to know: each thing is kept, but ever less is new, while the program works on as before.
+bool FillsUp(const Evidence& evidence, const Thirds& thirds) {
+  std::array<double, 3> each_turn = KeptBytesOfThirds(evidence.windows);
+  for (size_t i = 0; i < each_turn.size(); ++i) {
+    if (evidence.turns_of_thirds[i] < kFewTurnsOfAThird) return false;
+    each_turn[i] /= evidence.turns_of_thirds[i];
+  }
+  return thirds.old.survivors >= kManySurvivors / 2 && each_turn[1] <= kEverLess * each_turn[0] &&
+         each_turn[2] <= kEverLess * each_turn[1] && each_turn[2] <= kLittleAtLast * each_turn[0];
+}
+
+std::string FillsUpSentence(const Evidence& evidence) {
+  const std::array<double, 3> bytes = KeptBytesOfThirds(evidence.windows);
+  const auto format = [&](size_t third) { return FormatBytes(static_cast<uint64_t>(bytes[third])); };
+  return absl::StrCat("fills up: all ages are kept, but ever less came while the program worked on: ", format(0),
+                      " in the oldest third of its time, ", format(1), " in the middle, ", format(2),
+                      " in the youngest");
+}
+
 Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
   const double seconds = evidence.end_seconds - evidence.begin_seconds;
   if (seconds < kShortestGrowth) return New(absl::StrCat("seen for ", FormatSeconds(seconds), ": too short to judge"));
@@ -174,6 +200,7 @@ Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
     unsure.evidence.push_back(AgesSentence(thirds));
     return unsure;
   }
+  if (FillsUp(evidence, thirds)) return {Verdict::kBounded, Confidence::kLikely, {FillsUpSentence(evidence)}, {}};
   Judgement growing = {
       Verdict::kGrowing, ConfidenceOfGrowth(evidence, thirds), {AgesSentence(thirds)}, RateOf(evidence)};
   if (evidence.owned_by_collector) growing.evidence.push_back(SurvivedSentence(evidence));
@@ -195,8 +222,8 @@ std::string BlockSentence(const Trend& trend) {
 
 std::string QueueSentence(const Trend& trend) {
   return absl::StrCat("the old ones go, but it fills faster than it empties: at most ",
-                      FormatBytes(static_cast<uint64_t>(trend.least_bytes[0])), " at the beginning, ",
-                      FormatBytes(static_cast<uint64_t>(trend.least_bytes[kTrendParts / 2])), " in the middle, ",
+                      FormatBytes(static_cast<uint64_t>(trend.AtMost(0))), " at the beginning, ",
+                      FormatBytes(static_cast<uint64_t>(trend.AtMost(0.5))), " in the middle, ",
                       FormatBytes(static_cast<uint64_t>(trend.kept_bytes)), " at the end");
 }
 
@@ -214,7 +241,7 @@ std::optional<Judgement> JudgeTrend(const Evidence& evidence) {
     return GrowingBy(trend.largest_bytes - trend.mean_bytes[0], BlockSentence(trend), evidence);
   }
   if (evidence.application_site && IsGrowingQueue(trend)) {
-    return GrowingBy(trend.kept_bytes - trend.least_bytes[0], QueueSentence(trend), evidence);
+    return GrowingBy(trend.kept_bytes - trend.AtMost(0), QueueSentence(trend), evidence);
   }
   return std::nullopt;
 }
@@ -254,6 +281,7 @@ Judgement Judge(const Evidence& evidence) {
   const Thirds thirds = ThirdsOf(evidence.windows);
   if (!thirds.EveryAgeSurvives()) {
     if (std::optional<Judgement> growing = JudgeTrend(evidence)) return *std::move(growing);
+    if (IsUnseen(evidence) && IsGrowingQueue(evidence.trend)) return Unseen(evidence, thirds);
   }
   if (thirds.survivors() < 0.5) return OnlyTail(evidence, thirds);
   if (thirds.EveryAgeSurvives()) return Growing(evidence, thirds);

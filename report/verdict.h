@@ -7,6 +7,7 @@
 // caches that fill and waving request rates for leaks.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -26,9 +27,10 @@ struct Evidence {
   double begin_seconds = 0, end_seconds = 0;
   double run_seconds = 0;
   double first_allocation_seconds = 0, last_allocation_seconds = 0;
-  double longest_pause_seconds = 0;              // between allocations, as far as births and checkpoints tell
-  double turns = -1;                             // of the event loops while the group allocated; negative: not known
-  Activity activity_after = Activity::kUnknown;  // of the whole program, after the group's last allocation
+  double longest_pause_seconds = 0;  // between allocations, as far as births and checkpoints tell
+  double turns = -1;                 // of the event loops while the group allocated; negative: not known
+  std::array<double, 3> turns_of_thirds = {-1, -1, -1};  // of the period, as the windows have thirds
+  Activity activity_after = Activity::kUnknown;          // of the whole program, after the group's last allocation
   uint64_t live_bytes = 0, live_blocks = 0;
   uint64_t blocks_of_the_start = 0;  // outstanding ones from before the period
   uint64_t allocations = 0;

@@ -78,9 +78,19 @@ const leaks = {
   },
   addonLosesBlocks() { addonCalls('lose', 9973, drop); },
   addonBuffersKept() { addonCalls('external', 9973, keep); },
+  addonObjectsKept() { addonCalls('wrapped', 9973, keep); },
   bufferThatGrows() {
     let all = Buffer.alloc(0);
     every(20, function here() { globalThis.all = all = Buffer.concat([all, Buffer.alloc(8009)]); });
+  },
+  queueThatFills() {
+    const queue = globalThis.queue = [];
+    buffers(4, 9001, (value) => queue.push(value));
+    every(8, () => queue.shift());
+  },
+  wasmMemoryThatGrows() {
+    const memory = globalThis.memory = (function here() { return new WebAssembly.Memory({ initial: 1, maximum: 999 }); })();
+    every(40, () => memory.grow(1));
   },
   leakInAWorker() { worker('growingCache'); },
   leakBesideAWorker() { worker('elsewhere'); buffers(8, 9973, keep); },
@@ -104,6 +114,16 @@ const leaks = {
 const innocents = {
   ring() { let i = 0; buffers(4, 19993, (value) => kept[i++ % 60] = value); },
   lruAtCapacity() { cache((entries) => { if (entries.size > 60) entries.delete(entries.keys().next().value); }); },
+  memoized() {
+    const known = globalThis.known = new Map();
+    let key = 1;
+    every(4, function here() {
+      for (let i = 0; i < 8; i++) {
+        key = (key * 48271) % 2147483647;
+        if (!known.has(key % 999)) known.set(key % 999, Buffer.alloc(9001));
+      }
+    });
+  },
   expiringCache() { cache((entries, key) => setTimeout(() => entries.delete(key), run / 8)); },
   sawtooth() { buffers(4, 9001, (value) => { if (keep(value) === 120) kept.splice(0, 110); }); },
   tableAtStart() { (function here() { several(300, 19993, keep); })(); every(8, () => churn(1 << 18)); },

@@ -15,7 +15,6 @@ const CUTS = [0.25, 0.5];
 // twenty times) must be told apart at the half, too. `often` rows are run on every major, all of them on one, and on any
 // with NODELEAK_E2E_ALL_VERDICTS in the environment.
 const LEAK = { end: ['growing'] };
-const KEPT_BY_ADDON = { end: ['growing', 'new'] };  // no turn of the event loop follows the GC of process.exit
 const BOUNDED = { end: ['bounded'] };
 const STARTUP = { end: ['startup'] };
 const GARBAGE = { end: ['garbage', 'bounded', 'none'] };
@@ -34,8 +33,11 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   tlsSocketsKept: { ...LEAK, kind: 'openssl' },
   poolSlabsPinned: LEAK,
   addonLosesBlocks: { ...LEAK, kind: 'addon', often: true },
-  addonBuffersKept: { ...KEPT_BY_ADDON, kind: 'addon' },
+  addonBuffersKept: { ...LEAK, kind: 'addon', often: true },
+  addonObjectsKept: { ...LEAK, kind: 'addon' },
   bufferThatGrows: { ...LEAK, cut: ['bounded', 'startup'] },
+  queueThatFills: { ...LEAK, cut: ['bounded'], often: true },
+  wasmMemoryThatGrows: { ...LEAK, kind: 'wasm-memory', often: true },
   leakInAWorker: { ...LEAK, often: true },
   leakBesideAWorker: LEAK,
   leakWithoutTurns: LEAK,
@@ -44,6 +46,7 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   javaScriptHeap: { ...LEAK, heap: true, often: true },
   ring: { ...BOUNDED, often: true },
   lruAtCapacity: { ...BOUNDED, often: true },
+  memoized: { ...BOUNDED, often: true },
   expiringCache: BOUNDED,
   sawtooth: { ...GARBAGE, often: true },
   tableAtStart: { ...STARTUP, often: true },

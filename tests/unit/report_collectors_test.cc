@@ -38,6 +38,12 @@ struct Program {
     recording.checkpoints.push_back({.time_ns = 10 * kSecond, .mark_compacts = 7, .entry_count = 0});
   }
   ClassifiedUse Classified(size_t use) { return {.use = &uses[use], .kind = Kind::kArrayBuffer}; }
+  // What node allocates for finalizers that wait since the GC at the end.
+  ClassifiedUse Waiting(size_t finalizers) {
+    recording.confirmation.begun_ns = 9 * kSecond;
+    uses[2].births.assign(finalizers, {.tick = 9 * kSecondTicks + 1, .gc = 4});
+    return {.use = &uses[2], .kind = Kind::kNode};
+  }
 };
 
 TEST(Collectors, AWorkerHasItsOwn) {
@@ -82,7 +88,7 @@ TEST(Collectors, InAWorkerThatIsCollectedAtTheEndFinalizersWait) {
   reference.addon_role = AddonRole::kNodeApi;
   EXPECT_EQ(Collectors(program.recording, {owned, reference}).Of(owned)->full_gcs, 2u) << "its own, earlier";
   program.recording.isolates[1].last_mark_compact_ns = 9 * kSecond + 1;
-  EXPECT_EQ(Collectors(program.recording, {owned, reference}).Of(owned)->full_gcs, 0u);
+  EXPECT_EQ(Collectors(program.recording, {owned, reference, program.Waiting(50)}).Of(owned)->full_gcs, 0u);
   EXPECT_EQ(Collectors(program.recording, {owned}).Of(owned)->full_gcs, 2u) << "no finalizer of it anywhere";
 }
 
@@ -98,12 +104,16 @@ TEST(Collectors, WhatAnAddonMayFinalizeIsJudgedByTheGcBeforeTheEnd) {
   ClassifiedUse owned = program.Classified(0), reference = program.Classified(1);
   owned.addon_role = AddonRole::kOwner;
   reference.addon_role = AddonRole::kNodeApi;
-  const std::optional<Collector> waiting = Collectors(program.recording, {owned, reference}).Of(owned);
+  const std::vector<ClassifiedUse> uses = {owned, reference, program.Waiting(50)};
+  const std::optional<Collector> waiting = Collectors(program.recording, uses).Of(owned);
   EXPECT_EQ(waiting->full_gcs, 4u);
   EXPECT_EQ(waiting->looked_until_seconds, 7) << "when it had done three";
   EXPECT_FALSE(waiting->HasSeen({.tick = 7 * kSecondTicks, .gc = 3})) << "it has met one, while that was marking";
   EXPECT_TRUE(waiting->HasSeen({.tick = 6 * kSecondTicks, .gc = 2}));
-  EXPECT_EQ(Collectors(program.recording, {owned}).Of(owned)->full_gcs, 7u) << "no finalizer of it anywhere";
+  EXPECT_EQ(Collectors(program.recording, {owned, program.Waiting(50)}).Of(owned)->full_gcs, 7u)
+      << "no finalizer of it anywhere";
+  EXPECT_EQ(Collectors(program.recording, {owned, reference, program.Waiting(3)}).Of(owned)->full_gcs, 7u)
+      << "next to no finalizer waits";
 }
 
 TEST(Collectors, PostedArrayBuffersNeedAGcOfEachIsolate) {

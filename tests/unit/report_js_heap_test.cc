@@ -110,6 +110,19 @@ TEST(JsHeap, WhatCameSinceTheLastFullGcIsLookedAt) {
             Verdict::kGrowing);
 }
 
+TEST(JsHeap, WhatMayHaveBeenGarbageIsNotSaidToHaveBeenThere) {
+  // A leak from 4 to 10.6 under garbage; V8 has done its first full GC shortly before the end.
+  EXPECT_EQ(HeapOverTime().Young({4, 7.2, 9, 12, 16, 17, 20, 22, 26, 30, 31}).Full({11}).Forced(10.6).Word(),
+            Verdict::kNew);
+  // A leak from 4 to 7.7, with half-built work in what full GCs left.
+  EXPECT_EQ(HeapOverTime()
+                .Full({8.6, 7.1, 5.3, 5.6, 6.8, 6.9, 7, 7.2, 9.2, 7.6})
+                .Young({8.2, 8.5, 8.8, 9, 9.5})
+                .Forced(7.7)
+                .Word(),
+            Verdict::kNew);
+}
+
 TEST(JsHeap, WithoutAFullGcNothingIsSaid) {
   EXPECT_EQ(HeapOverTime().Young({5, 9, 13, 17, 21, 25}).Word(), Verdict::kNew);
   EXPECT_EQ(HeapOverTime().Full({5}).Word(), Verdict::kNew) << "too short";

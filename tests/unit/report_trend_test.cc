@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "report/trend.h"
 
@@ -44,12 +45,12 @@ Trend QueueOf(const std::function<double(double)>& kept, const std::function<dou
   Trend trend = {.is_measured = true, .kept_blocks = 500, .kept_bytes = kept(1)};
   for (size_t i = 0; i < kTrendParts; ++i) {
     const double share = static_cast<double>(i) / kTrendParts;
-    trend.least_bytes[i] = kept(share) + 30011;  // with some garbage
+    trend.alive.push_back({0, kept(share) + 30011});  // with some garbage
     trend.blocks[i] = rate(share);
   }
   double so_far = 0;
-  for (size_t i = 0; i < kTrendParts; so_far += trend.blocks[i++]) trend.least_at[i] = so_far;
-  for (double& at : trend.least_at) at /= so_far;
+  for (size_t i = 0; i < kTrendParts; so_far += trend.blocks[i++]) trend.alive[i].at = so_far;
+  for (Alive& moment : trend.alive) moment.at /= so_far;
   return trend;
 }
 double Evenly(double) { return 199; }
@@ -57,6 +58,22 @@ double Evenly(double) { return 199; }
 TEST(Trend, AQueueThatFillsFasterThanItEmptiesGrows) {
   EXPECT_TRUE(IsGrowingQueue(QueueOf([](double share) { return 1e6 * share; }, Evenly)));
   EXPECT_TRUE(IsGrowingQueue(QueueOf([](double share) { return 1e6 * (0.1 + 0.9 * share); }, Evenly)));
+}
+
+// In MiB, as measured: what goes is freed by a scavenge now and then.
+TEST(Trend, AQueueShowsItselfWhereScavengesHaveFreed) {
+  Trend trend = {.is_measured = true, .kept_blocks = 1040, .kept_bytes = 4.96 * (1 << 20)};
+  trend.blocks.fill(275);
+  const std::pair<double, double> measured[] = {{0.49, 0.49}, {1.12, 1.12}, {1.74, 1.74}, {2.36, 2.36}, {2.99, 2.99},
+                                                {1.96, 3.64}, {2.57, 4.25}, {3.19, 4.87}, {3.83, 5.51}, {4.55, 6.23},
+                                                {5.21, 6.88}, {5.85, 7.53}, {4.02, 8.21}, {4.68, 8.87}, {5.36, 9.55}};
+  for (const auto& [alive, allocated] : measured) trend.alive.push_back({allocated / 10.52, alive * (1 << 20)});
+  EXPECT_TRUE(IsGrowingQueue(trend));
+  // The same of a cache that has been full since the middle.
+  for (Alive& moment : trend.alive) {
+    if (moment.at > 0.5) moment.bytes = std::max(moment.bytes, trend.kept_bytes);
+  }
+  EXPECT_FALSE(IsGrowingQueue(trend));
 }
 
 TEST(Trend, AProgramThatSlowsDownFillsItsQueueMoreSlowly) {

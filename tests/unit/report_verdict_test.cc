@@ -130,6 +130,33 @@ TEST(Verdict, EveryPatternGetsItsWordAtEveryRate) {
   }
 }
 
+// One of 999 things at a time: known, or kept from now on.
+Evidence Memoized(double rate) {
+  Program program(1);
+  std::vector<bool> known(999);
+  for (double t = 0; t < kRun; t += 1 / rate) {
+    const auto thing = static_cast<size_t>(program.Uniform() * 999);
+    if (known[thing]) continue;
+    known[thing] = true;
+    program.births.push_back(t);
+    program.alive.push_back(true);
+  }
+  return EvidenceOf(program);
+}
+
+TEST(Verdict, ATableThatFillsUpWhileTheProgramWorksOnIsBounded) {
+  for (double rate : {20.0, 70.0}) {
+    Evidence evidence = Memoized(rate);
+    evidence.turns_of_thirds = {999, 999, 999};
+    EXPECT_EQ(Judge(evidence).verdict, Verdict::kBounded) << rate;
+    evidence.turns_of_thirds = {999, 500, 199};  // its load falls: a leak would do the same
+    EXPECT_EQ(Judge(evidence).verdict, rate == 20 ? Verdict::kGrowing : Verdict::kBounded) << rate;
+  }
+  Evidence leak = EvidenceOf(Simulate(kPatterns[1], 50, true, 1));
+  leak.turns_of_thirds = {999, 999, 999};
+  EXPECT_EQ(Judge(leak).verdict, Verdict::kGrowing);
+}
+
 TEST(Verdict, ALeakHasItsRate) {
   const Judgement judgement = Judge(EvidenceOf(Simulate(kPatterns[0], 50, false, 1)));
   EXPECT_EQ(judgement.confidence, Confidence::kHigh);

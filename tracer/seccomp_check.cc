@@ -30,8 +30,9 @@
 namespace nodeleak::tracer {
 namespace {
 
-// What loading, starting and running the recorder takes, with the arguments that filters look at. As they stand here
-// all of them are harmless: most fail for lack of a descriptor or an address.
+// What loading, starting and running the recorder takes (tests/attach/seccomp_test.py allows nothing else), with the
+// arguments that filters look at. As they stand here all of them are harmless: most fail for lack of a descriptor or an
+// address.
 struct CallRow {
   const char* name;
   long number;
@@ -48,6 +49,8 @@ constexpr CallRow kCalls[] = {
     {"mprotect", SYS_mprotect, {0, 0, PROT_READ}},
     {"munmap", SYS_munmap, {0, 0}},
     {"madvise", SYS_madvise, {0, 0, MADV_WIPEONFORK}},
+    {"mincore", SYS_mincore, {0, 4096, 0}},  // libunwind, which asks so whether memory can be read; by a pipe, too
+    {"pipe2", SYS_pipe2, {0, O_CLOEXEC | O_NONBLOCK}},
     {"clone", SYS_clone, {kThreadFlags}, false},
     {"clone3", SYS_clone3, {0, 88}, false},
     {"exit", SYS_exit, {0}, false},
@@ -189,6 +192,12 @@ bool LivesUnderTheSame(const std::string& filters) {
 }
 
 }  // namespace
+
+std::vector<RecorderCall> CallsOfRecorder() {
+  std::vector<RecorderCall> calls;
+  for (const CallRow& row : kCalls) calls.push_back({row.name, row.number});
+  return calls;
+}
 
 absl::Status CheckSeccompFilters(pid_t pid, bool trust) {
   for (const auto& [filters, thread] : FilteredThreads(pid)) {

@@ -4,6 +4,8 @@
 
 #include <sys/types.h>
 
+#include <vector>
+
 #include "absl/status/status.h"
 
 namespace nodeleak::tracer {
@@ -12,5 +14,13 @@ namespace nodeleak::tracer {
 // Threads are stopped for some microseconds each, to read the filters (which takes CAP_SYS_ADMIN). Where they cannot be
 // read, but this process lives under as many of its own (in the same container), a child of ours tries the calls.
 absl::Status CheckSeccompFilters(pid_t pid, bool trust);
+
+// The system calls that the recorder makes in a process that was attached to, and that loading it there takes. A name
+// may come twice.
+struct RecorderCall {
+  const char* name;
+  long number;
+};
+std::vector<RecorderCall> CallsOfRecorder();
 
 }  // namespace nodeleak::tracer

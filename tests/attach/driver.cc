@@ -6,6 +6,7 @@
 //   driver as UID PROGRAM [ARGUMENT...]                   runs a program as that user
 //   driver text PID                                       libc's text in memory against its file: bytes that differ
 //   driver points                                         the names of the points
+//   driver calls-of-recorder                              the system calls that a seccomp filter must allow
 #include <grp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@
 #include "tracer/remote_call.h"
 #include "tracer/remote_elf.h"
 #include "tracer/remote_memory.h"
+#include "tracer/seccomp_check.h"
 #include "tracer/test_point.h"
 #include "tracer/traced_thread.h"
 
@@ -184,6 +186,10 @@ int Main(int count, char** arguments) {
   if (command == "as" && count > 3) return RunAs(arguments + 2);
   if (command == "points") {
     for (const char* point : kTestPoints) puts(point);
+    return 0;
+  }
+  if (command == "calls-of-recorder") {
+    for (const RecorderCall& call : CallsOfRecorder()) printf("%s %ld\n", call.name, call.number);
     return 0;
   }
   return 2;

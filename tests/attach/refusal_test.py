@@ -68,66 +68,6 @@ class RefusalTest(AttachTest):
                 time.sleep(0.01)
             self.refused(target.pid, 'strict seccomp')
 
-    FILTERED = """
-        #include <errno.h>
-        #include <linux/filter.h>
-        #include <linux/seccomp.h>
-        #include <stdio.h>
-        #include <stdlib.h>
-        #include <string.h>
-        #include <sys/prctl.h>
-        #include <unistd.h>
-        /* FILTERED CALL ACTION [COMMAND...]: the command, or a program that waits for the end of its stdin. */
-        int main(int count, char** arguments) {
-          struct sock_filter code[] = {
-            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, atoi(arguments[1]), 0, 1),
-            BPF_STMT(BPF_RET | BPF_K, !strcmp(arguments[2], "kill") ? SECCOMP_RET_KILL_PROCESS :
-                                      !strcmp(arguments[2], "trap") ? SECCOMP_RET_TRAP : SECCOMP_RET_ERRNO | EPERM),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-          struct sock_fprog program = {4, code};
-          if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
-          if (count > 3) return execvp(arguments[3], arguments + 3);
-          puts("ready");
-          fflush(stdout);
-          for (char byte; read(0, &byte, 1) > 0;) {}
-          return 7;
-        }"""
-    MEMFD_CREATE, PROCESS_VM_READV, ACCT = '319', '310', '163'
-
-    def test_a_program_under_a_seccomp_filter(self):
-        filtered = self.compile('gcc', self.FILTERED)
-        for call, action, sentence in ((self.MEMFD_CREATE, 'errno', 'memfd_create: Operation not permitted.*seccomp filter'),
-                                       (self.MEMFD_CREATE, 'kill', 'a seccomp filter that would end it for memfd_create'),
-                                       (self.PROCESS_VM_READV, 'trap', 'would end it for process_vm_readv')):
-            with self.subTest(call=call, action=action), Target([filtered, call, action]) as target:
-                if 'cannot be read' in run(NODELEAK, 'attach', '--duration=1ms', str(target.pid), cwd=self.folder).stderr:
-                    self.skipTest('no right to read filters, or a kernel that does not tell')
-                self.refused(target.pid, sentence)
-                self.assertEqual(7, target.end()[0])
-
-    def test_a_seccomp_filter_that_may_not_be_read(self):
-        filtered = self.compile('gcc', self.FILTERED)
-        if os.geteuid() != 0 or shutil.which('setpriv') is None:
-            self.skipTest('no right to give up a capability')
-        may_not = ['setpriv', '--bounding-set=-sys_admin']
-
-        def attach(target, *before, options=()):
-            return run(*before, NODELEAK, 'attach', '--duration=1ms', *options, str(target.pid), cwd=self.folder)
-        with Target([filtered, self.ACCT, 'kill']) as target:
-            result = attach(target, *may_not)
-            self.assertEqual(2, result.returncode, result.stderr)
-            self.assertRegex(result.stderr, 'a seccomp filter that cannot be read.*--trust-seccomp')
-            self.assertEqual(0, attach(target, *may_not, options=['--trust-seccomp']).returncode)
-            # Under the same filters, as in one container: what they do is tried out by nodeleak itself.
-            self.assertEqual(0, attach(target, filtered, self.ACCT, 'kill').returncode)
-            self.assertEqual(7, target.end()[0])
-        with Target([filtered, self.MEMFD_CREATE, 'kill']) as target:
-            result = attach(target, filtered, self.MEMFD_CREATE, 'kill')
-            self.assertEqual(2, result.returncode, result.stderr)
-            self.assertIn('would end it for memfd_create', result.stderr)
-            self.assertEqual(7, target.end()[0])
-
     def refused_as(self, target, sentence, *wrapper):
         os.chmod(self.folder, 0o777)
         result = run(*wrapper, NODELEAK, 'attach', '--duration=1ms', str(target.pid), cwd=self.folder)

@@ -1,0 +1,102 @@
+"""Attaching to processes under seccomp filters: what would end them is refused before it is done, by its name.
+
+seccomp_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
+"""
+import os
+import shutil
+import signal
+import sys
+import time
+import unittest
+
+from attach_support import AttachTest, DRIVER, NODELEAK, NODES, Target, numbers, program, run
+
+ACCT = 163  # no program's, nor the recorder's
+
+
+class SeccompTest(AttachTest):
+    def setUp(self):
+        super().setUp()
+        self.calls = numbers(run(DRIVER, 'calls-of-recorder').stdout)
+        self.assertGreater(len(self.calls), 40)
+
+    def filtered(self, action, call):
+        target = Target([program('filtered'), action, str(call)])
+        for _ in range(1000):
+            with open(f'/proc/{target.pid}/status') as status:
+                if 'Seccomp:\t2' in status.read():
+                    return target
+            time.sleep(0.01)
+        self.fail('no filter was installed')
+
+    def refused(self, target, sentence):
+        result = self.nodeleak('attach', '--duration=1ms', target.pid, status=2)
+        if 'cannot be read' in result.stderr:
+            self.skipTest('no right to read filters, or a kernel that does not tell')
+        self.assertIn(f'cannot attach to {target.pid}: ', result.stderr)
+        self.assertRegex(result.stderr, sentence)
+        self.assertEqual([], [name for name in os.listdir(self.folder) if name.endswith('.rec')])
+        self.expect_unharmed(target)
+
+    def expect_unharmed(self, target):
+        target.process.terminate()
+        self.assertEqual(-signal.SIGTERM, target.end()[0])
+
+    def test_a_filter_that_refuses(self):
+        with self.filtered('errno', self.calls['memfd_create']) as target:
+            self.refused(target, 'memfd_create: Operation not permitted.*seccomp filter')
+
+    def test_a_filter_that_ends_the_process_for_any_call_of_the_recorder(self):
+        for name, number in self.calls.items():
+            action = 'trap' if number % 3 == 0 else 'kill'
+            with self.subTest(call=name), self.filtered(action, number) as target:
+                self.refused(target, f'a seccomp filter that would end it for {name},')
+
+    def test_a_filter_that_may_not_be_read(self):
+        if os.geteuid() != 0 or shutil.which('setpriv') is None:
+            self.skipTest('no right to give up a capability')
+        may_not = ['setpriv', '--bounding-set=-sys_admin']
+
+        def attach(target, *before, options=()):
+            return run(*before, NODELEAK, 'attach', '--duration=1ms', *options, str(target.pid), cwd=self.folder)
+        with self.filtered('kill', ACCT) as target:
+            result = attach(target, *may_not)
+            self.assertEqual(2, result.returncode, result.stderr)
+            self.assertRegex(result.stderr, 'a seccomp filter that cannot be read.*--trust-seccomp')
+            self.assertEqual(0, attach(target, *may_not, options=['--trust-seccomp']).returncode)
+            # Under the same filters, as in one container: what they do is tried out by nodeleak itself.
+            self.assertEqual(0, attach(target, program('filtered'), 'kill', str(ACCT)).returncode)
+            self.expect_unharmed(target)
+        memfd_create = str(self.calls['memfd_create'])
+        with self.filtered('kill', memfd_create) as target:
+            result = attach(target, program('filtered'), 'kill', memfd_create)
+            self.assertEqual(2, result.returncode, result.stderr)
+            self.assertIn('would end it for memfd_create', result.stderr)
+            self.expect_unharmed(target)
+
+    def recorded_under_a_filter_that_allows_just_that(self, command, kind):
+        allowed = '+' + ','.join(map(str, self.calls.values()))
+        with Target([program('filtered'), 'kill', allowed, *command]) as target:
+            report, _ = self.attach(target, duration='1s')
+            self.assertEqual('detached', report['process']['ended'])
+            self.assertTrue([g for g in report['groups'] if g['kind'] == kind and g['liveBytes'] > 100_000])
+            self.assertGreater(len(report['memory']['lines']), 5)
+            self.nodeleak('attach', '--keep', '-q', '-o', 'kept.rec', target.pid)
+            self.nodeleak('report', '-q', '--report=kept.json', 'kept.rec')
+            self.nodeleak('detach', target.pid)
+            self.expect_clean_text(target)
+            self.assertEqual(0, target.end('end\n')[0])
+            return report
+
+    def test_a_filter_that_allows_only_what_the_recorder_does(self):
+        source = 'globalThis.kept = []; setInterval(() => kept.push(Buffer.alloc(50021)), 5);' \
+                 'console.log("ready"); process.stdin.on("end", () => process.exit()).resume()'
+        for major, node in NODES.items():
+            with self.subTest(node=major):
+                report = self.recorded_under_a_filter_that_allows_just_that([node, '-e', source], 'array-buffer')
+                self.assertGreater(report['totals']['majorGcs'], 0)
+        self.recorded_under_a_filter_that_allows_just_that([program('threads')], 'native')
+
+
+if __name__ == '__main__':
+    unittest.main(argv=[sys.argv[0]] + sys.argv[4:], verbosity=2)

@@ -42,6 +42,13 @@ constexpr SleepRow kSleeps[] = {
     {SYS_select, 4, 4},
     {SYS_pselect6, 4, 4},
     {SYS_accept, 4, 4},
+    {SYS_accept4, 4, 4},
+    {SYS_recvfrom, 4, 4},
+    {SYS_recvmsg, 4, 4},
+    {SYS_pause, 4, 4},
+    {SYS_rt_sigsuspend, 4, 4},
+    {SYS_wait4, 4, 4},
+    {SYS_waitid, 4, 4},
     {SYS_rt_sigtimedwait, 4, 4},
     {SYS_restart_syscall, 4, 5},  // one of these, borrowed before
 };

@@ -128,6 +128,13 @@ bool Take(const void* address, Block* block) {
   return g_recorder.blocks.Remove(at, block);
 }
 
+// From before the recording, nearly always. Of a sampled one most blocks are unknown.
+void UnknownFreed(uint64_t address) {
+  if (SampleRate() != 0) return;
+  Add(&g_recorder.file.header()->unknown_frees, 1);
+  OlderBufferFreed(address);
+}
+
 }  // namespace
 
 void Allocated(const void* address, size_t bytes) {
@@ -166,20 +173,16 @@ void Freeing(const void* address) {
   if (Take(address, &block)) {
     const uint64_t blocks = CountFree(block);
     CountIfConfirmed(block.stack, block.birth_tick, recording::BlockSize(block) * blocks, blocks);
-  } else if (SampleRate() == 0) {  // otherwise most blocks are unknown
-    Add(&g_recorder.file.header()->unknown_frees, 1);
-    OlderBufferFreed(reinterpret_cast<uint64_t>(address));
+  } else {
+    UnknownFreed(reinterpret_cast<uint64_t>(address));
   }
 }
 
 RemovedBlock TakeForRealloc(const void* address) {
-  RemovedBlock removed;
+  RemovedBlock removed = {};
+  if (!IsRecording() || Take(address, &removed.block)) return removed;
   removed.block.address = 0;
-  if (!IsRecording()) return removed;
-  if (!Take(address, &removed.block)) {
-    removed.block.address = 0;
-    OlderBufferFreed(reinterpret_cast<uint64_t>(address));
-  }
+  removed.unknown = reinterpret_cast<uint64_t>(address);
   return removed;
 }
 
@@ -190,6 +193,7 @@ void PutBack(const RemovedBlock& removed) {
 
 void Forget(const RemovedBlock& removed) {
   if (removed.block.address != 0) CountFree(removed.block);
+  if (removed.unknown != 0 && IsRecording()) UnknownFreed(removed.unknown);
 }
 
 void Mapped(const MappingEvent& event) {

@@ -65,6 +65,7 @@ void Freeing(const void* address);
 // realloc is remove, call, insert; a failed call puts the old block back as it was.
 struct RemovedBlock {
   recording::Block block;  // address 0: was not known
+  uint64_t unknown;        // then its address; 0 while nothing is recorded
 };
 RemovedBlock TakeForRealloc(const void* address);
 void PutBack(const RemovedBlock& removed);  // the call failed

@@ -216,6 +216,36 @@ class NodeTest(AttachTest):
         self.assertRegex(text, r' 297.9 KiB +5  of 61,003 bytes\n')
 
     @on_each_node
+    def test_a_failed_realloc_frees_no_array_buffer_from_before(self, node):
+        addon = os.path.join(PROGRAMS, 'e2e_addon.node')
+        source = """
+            const addon = { exports: {} };
+            process.dlopen(addon, process.argv[1]);
+            const kept = globalThis.kept = new Uint8Array(new ArrayBuffer(61003));
+            setInterval(() => new ArrayBuffer(8), 20);
+            console.log('ready');
+            process.stdin.on('data', (line) => {
+              if (String(line) === 'end\\n') process.exit();
+              console.log(addon.exports.failToGrow(kept));
+            });"""
+
+        def blocks():
+            self.nodeleak('report', '-q', '--report=older.json', 'older.rec')
+            with open(self.path('older.json')) as file:
+                rows = json.load(file)['olderArrayBuffers']['sizes']
+            return sum(row['liveBlocks'] for row in rows if row['bytes'] == 61003)
+        with Target([node, '-e', source, addon]) as target:
+            self.nodeleak('attach', '--keep', '-q', '-o', 'older.rec', target.pid)
+            give_up = time.time() + GRACE
+            while blocks() != 1:
+                self.assertLess(time.time(), give_up)
+                time.sleep(0.05)
+            self.assertEqual('1', target.say('go'))
+            self.assertEqual(1, blocks())
+            self.nodeleak('detach', '--gc=off', target.pid)
+            self.assertEqual(0, target.end('end\n')[0])
+
+    @on_each_node
     def test_nothing_is_left_growing(self, node):
         with Target([node, '-e', 'console.log("ready"); process.stdin.resume()']) as target:
             self.cycles(target, 2, on_ms=20)

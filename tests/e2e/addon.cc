@@ -137,6 +137,18 @@ napi_value SleepWhile(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// A realloc that cannot succeed of the block that a typed array begins at; whether the block is where it was.
+napi_value FailToGrow(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument = nullptr, result = nullptr;
+  void* block = nullptr;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  napi_get_typedarray_info(env, argument, nullptr, nullptr, &block, nullptr, nullptr);
+  void* volatile moved = realloc(block, SIZE_MAX / 2);
+  napi_create_int64(env, moved == nullptr ? 1 : 0, &result);
+  return result;
+}
+
 void AddFunction(napi_env env, napi_value exports, const char* name, napi_callback callback, void* data) {
   napi_value function = nullptr;
   napi_create_function(env, name, static_cast<size_t>(-1), callback, data, &function);
@@ -149,5 +161,6 @@ extern "C" __attribute__((visibility("default"))) napi_value napi_register_modul
   for (Export& row : exports_table) AddFunction(env, exports, row.name, Call, &row);
   AddFunction(env, exports, "external", External, nullptr);
   AddFunction(env, exports, "sleepWhile", SleepWhile, nullptr);
+  AddFunction(env, exports, "failToGrow", FailToGrow, nullptr);
   return exports;
 }

@@ -1,4 +1,5 @@
-// Preloaded into a program: counts its allocations, for a test that reads the counter out of its memory.
+// Preloaded into a program: counts its allocations and frees, for a test that reads the counters out of its memory. A
+// realloc is one of both.
 #include <errno.h>
 #include <stddef.h>
 
@@ -9,8 +10,9 @@ void* __libc_malloc(size_t bytes);
 void* __libc_calloc(size_t count, size_t bytes);
 void* __libc_realloc(void* block, size_t bytes);
 void* __libc_memalign(size_t alignment, size_t bytes);
+void __libc_free(void* block);
 
-std::atomic<unsigned long> attach_counter_allocations;
+std::atomic<unsigned long> attach_counter_allocations, attach_counter_frees;
 
 void* malloc(size_t bytes) {
   ++attach_counter_allocations;
@@ -22,7 +24,12 @@ void* calloc(size_t count, size_t bytes) {
 }
 void* realloc(void* block, size_t bytes) {
   if (block == nullptr || bytes != 0) ++attach_counter_allocations;
+  if (block != nullptr) ++attach_counter_frees;
   return __libc_realloc(block, bytes);
+}
+void free(void* block) {
+  if (block != nullptr) ++attach_counter_frees;
+  __libc_free(block);
 }
 void* memalign(size_t alignment, size_t bytes) {
   ++attach_counter_allocations;

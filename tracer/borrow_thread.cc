@@ -106,7 +106,7 @@ std::string WhyNot(const RemoteMemory& memory, const UnsafeCode& unsafe, const C
   if (which.in_loop() && !IsLoopPoll(static_cast<long>(borrowed.registers.orig_rax)))
     return "its event loop was at work";
   if (!HasRoomOnStack(memory.pid(), borrowed.registers)) return "its stack is too small";
-  const std::string place = unsafe.Find(memory, candidate.thread, borrowed.registers);
+  const std::string place = unsafe.Find(memory, borrowed.registers);
   return place.empty() ? "" : absl::StrCat("it was inside ", place);
 }
 

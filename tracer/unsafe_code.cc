@@ -1,8 +1,8 @@
 #include "tracer/unsafe_code.h"
 
-#include <libunwind-ptrace.h>
-
 #include <algorithm>
+
+#include "tracer/remote_unwind.h"
 
 namespace nodeleak::tracer {
 namespace {
@@ -17,7 +17,7 @@ constexpr uint64_t kInFrontOfMalloc = 0x5000;
 constexpr uint64_t kBehindMalloc = 0x800;
 
 constexpr size_t kStackWords = 4096;  // 32 KiB: a signal frame with AVX-512 state takes 3
-constexpr int kMaxFrames = 128;
+constexpr size_t kBelievableFrames = 3;
 
 RemoteRange AllocatorRange(const RemoteObjects& objects, const RemoteObject& object) {
   if (object.BaseName().substr(0, 7) != "libc.so") return object.range;  // jemalloc and its like: all of it
@@ -31,31 +31,9 @@ RemoteRange AllocatorRange(const RemoteObjects& objects, const RemoteObject& obj
   return {static_cast<RemoteAddress>(low - kInFrontOfMalloc), static_cast<RemoteAddress>(high + kBehindMalloc)};
 }
 
-// Return addresses, innermost first; empty when nothing could be unwound to a caller.
-std::vector<uint64_t> Unwind(pid_t thread) {
-  std::vector<uint64_t> frames;
-  static const unw_addr_space_t space = unw_create_addr_space(&_UPT_accessors, 0);
-  unw_flush_cache(space, 0, 0);  // libraries come and go
-  void* context = _UPT_create(thread);
-  unw_cursor_t cursor;
-  if (context != nullptr && unw_init_remote(&cursor, space, context) == 0) {
-    int step = 1;
-    while (step > 0 && frames.size() < kMaxFrames) {
-      unw_word_t pc = 0;
-      unw_get_reg(&cursor, UNW_REG_IP, &pc);
-      frames.push_back(pc);
-      step = unw_step(&cursor);
-    }
-  }
-  if (context != nullptr) _UPT_destroy(context);
-  constexpr size_t kBelievable = 3;
-  if (frames.size() < kBelievable) frames.clear();
-  return frames;
-}
-
 }  // namespace
 
-UnsafeCode::UnsafeCode(const RemoteObjects& objects, const ShimInProcess* shim) {
+UnsafeCode::UnsafeCode(const RemoteObjects& objects, const ShimInProcess* shim) : objects_(&objects) {
   if (const RemoteObject* allocator = objects.FindDefinition("malloc", shim == nullptr ? nullptr : &shim->object()))
     parts_.push_back({AllocatorRange(objects, *allocator), "the allocator"});
   if (const RemoteObject* libc = objects.FindByBaseName("libc.so")) {
@@ -76,13 +54,13 @@ const UnsafeCode::Part* UnsafeCode::PartOf(uint64_t address) const {
   return nullptr;
 }
 
-std::string UnsafeCode::Find(const RemoteMemory& memory, pid_t thread, const user_regs_struct& registers) const {
+std::string UnsafeCode::Find(const RemoteMemory& memory, const user_regs_struct& registers) const {
   if (const Part* part = PartOf(registers.rip)) return part->what;
   const std::vector<uint64_t> words = memory.ReadWords(static_cast<RemoteAddress>(registers.rsp), kStackWords);
   const auto suspect = std::find_if(words.begin(), words.end(), [&](uint64_t word) { return PartOf(word) != nullptr; });
   if (suspect == words.end()) return "";
-  const std::vector<uint64_t> frames = Unwind(thread);
-  if (frames.empty()) return PartOf(*suspect)->what;
+  const std::vector<uint64_t> frames = UnwindStack(memory, *objects_, registers);
+  if (frames.size() < kBelievableFrames) return PartOf(*suspect)->what;
   for (uint64_t frame : frames)
     if (const Part* part = PartOf(frame)) return part->what;
   return "";

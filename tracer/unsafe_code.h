@@ -16,13 +16,13 @@ namespace nodeleak::tracer {
 
 class UnsafeCode {
  public:
-  // `shim` may be nullptr.
+  // `shim` may be nullptr; `objects` must live on.
   UnsafeCode(const RemoteObjects& objects, const ShimInProcess* shim);
 
   // Why the stopped thread must not be borrowed; empty: it may. First every word of the inner stack is looked at: where
   // none points into unsafe code, none of it is being run. A word that does may be left over from an earlier call; then
-  // the stack is unwound. Where that is not possible (a process in another mount namespace), the thread is left alone.
-  std::string Find(const RemoteMemory& memory, pid_t thread, const user_regs_struct& registers) const;
+  // the stack is unwound. Where that is not possible, the thread is left alone.
+  std::string Find(const RemoteMemory& memory, const user_regs_struct& registers) const;
 
  private:
   struct Part {
@@ -31,6 +31,7 @@ class UnsafeCode {
   };
   const Part* PartOf(uint64_t address) const;
 
+  const RemoteObjects* objects_;
   std::vector<Part> parts_;
 };
 

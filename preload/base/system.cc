@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,30 +65,6 @@ void UnmapMemory(void* address, size_t bytes) {
   if (address == nullptr) return;
   ReplaceOwn(reinterpret_cast<uint64_t>(address), {0, 0});  // before: afterwards the address may be somebody else's
   RawSyscall(SYS_munmap, reinterpret_cast<long>(address), static_cast<long>(bytes));
-}
-
-namespace {
-long g_pid;
-
-// Asked once; ForgetPid in a forked child, where the remembered one would read the parent.
-long OwnPid() {
-  long pid = __atomic_load_n(&g_pid, __ATOMIC_RELAXED);
-  if (pid == 0) {
-    pid = RawSyscall(SYS_getpid);
-    __atomic_store_n(&g_pid, pid, __ATOMIC_RELAXED);
-  }
-  return pid;
-}
-}  // namespace
-
-void ForgetPid() { __atomic_store_n(&g_pid, 0, __ATOMIC_RELAXED); }
-
-bool SafeRead(uint64_t address, void* out, size_t bytes) {
-  iovec local = {out, bytes};
-  iovec remote = {reinterpret_cast<void*>(address), bytes};
-  long result =
-      RawSyscall(SYS_process_vm_readv, OwnPid(), reinterpret_cast<long>(&local), 1, reinterpret_cast<long>(&remote), 1);
-  return result == static_cast<long>(bytes);
 }
 
 static uint64_t ReadClock(clockid_t clock) {

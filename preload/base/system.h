@@ -26,11 +26,6 @@ inline constexpr uint32_t kMaxOwnMappings = 1023;  // and the recording: a power
 const OwnMemory* OwnMappings();
 uint32_t OwnMappingsVersion();  // changes with the list
 
-// Copies `bytes` from anywhere in our own address space; false (and *out unspecified) where it is not readable. A
-// system call: 0.3 us and up.
-bool SafeRead(uint64_t address, void* out, size_t bytes);
-void ForgetPid();  // in a forked child
-
 uint64_t MonotonicNanoseconds();
 uint64_t CoarseMonotonicNanoseconds();
 

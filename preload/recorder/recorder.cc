@@ -5,6 +5,7 @@
 
 #include "preload/base/futex.h"
 #include "preload/base/guard.h"
+#include "preload/base/safe_read.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/older_buffers.h"
@@ -461,7 +462,7 @@ void SetVersions(const char* node_version, const char* v8_version) {
 }
 
 void ForkedChild() {
-  ForgetPid();
+  ForgetOwnMemory();
   g_recorder.control = nullptr;
   g_recorder.file.Abandon();
   t_locals.state = nullptr;

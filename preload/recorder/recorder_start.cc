@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "preload/base/guard.h"
+#include "preload/base/safe_read.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/older_buffers.h"
@@ -245,6 +246,7 @@ bool StartRecording(const RecorderOptions& options, const char** why) {
 void ReleaseRecording() {
   ++g_recorder.number;
   g_recorder.file.Close();
+  CloseOwnMemory();
   g_recorder.file = {};
   g_recorder.blocks = {};
   g_recorder.ranges = {};

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 #include "preload/unwind/frame_pointer_rules.h"
 #include "preload/unwind/modules.h"

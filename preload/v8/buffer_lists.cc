@@ -1,6 +1,7 @@
 #include "preload/v8/buffer_lists.h"
 
 #include "preload/base/guard.h"
+#include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 #include "preload/recorder/older_buffers.h"
 #include "preload/recorder/recorder.h"

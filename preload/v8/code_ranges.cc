@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
+#include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 #include "preload/v8/module.h"
 

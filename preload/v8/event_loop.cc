@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 
 namespace nodeleak::preload::v8 {

@@ -1,10 +1,9 @@
 #include "preload/v8/heap_reader.h"
 
 #include <string.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 
 #include "preload/base/guard.h"
+#include "preload/base/safe_read.h"
 
 namespace nodeleak::preload::v8 {
 
@@ -42,18 +41,6 @@ void Remember(uint64_t tag, uint32_t epoch) {
   if (__atomic_load_n(&g_epoch, __ATOMIC_SEQ_CST) != epoch) Forget(tag);
 }
 
-// One byte of each page of the granule: one system call.
-bool WholeGranuleReadable(uint64_t address) {
-  uint64_t base = address >> kGranuleBits << kGranuleBits;
-  uint8_t bytes[kPagesPerGranule];
-  iovec local = {bytes, sizeof bytes};
-  iovec remote[kPagesPerGranule];
-  for (int i = 0; i < kPagesPerGranule; ++i) remote[i] = {reinterpret_cast<void*>(base + i * kPageBytes), 1};
-  long result = RawSyscall(SYS_process_vm_readv, RawSyscall(SYS_getpid), reinterpret_cast<long>(&local), 1,
-                           reinterpret_cast<long>(remote), kPagesPerGranule);
-  return result == kPagesPerGranule;
-}
-
 }  // namespace
 
 bool CheckReadable(uint64_t address) {
@@ -61,7 +48,7 @@ bool CheckReadable(uint64_t address) {
   uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_SEQ_CST);
   uint8_t byte;  // first: most that is asked for and not remembered is no address at all
   if (!SafeRead(address, &byte, 1)) return false;
-  const bool whole = WholeGranuleReadable(address);
+  const bool whole = ArePagesReadable(address >> kGranuleBits << kGranuleBits, kPagesPerGranule);
   Remember(whole ? (address >> kGranuleBits) << 1 : PageTag(address), epoch);
   return true;
 }

@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 
 #include "preload/base/guard.h"
+#include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 #include "preload/recorder/recorder.h"
 #include "preload/v8/collection.h"

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 
 namespace nodeleak::preload::v8 {

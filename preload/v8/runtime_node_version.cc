@@ -1,5 +1,6 @@
 #include "preload/v8/runtime_node_version.h"
 
+#include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 #include "preload/recorder/recorder.h"
 #include "preload/v8/runtime_symbols.h"

@@ -2,6 +2,7 @@
 
 seccomp_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
 """
+import json
 import os
 import shutil
 import signal
@@ -73,6 +74,38 @@ class SeccompTest(AttachTest):
             self.assertEqual(2, result.returncode, result.stderr)
             self.assertIn('would end it for memfd_create', result.stderr)
             self.expect_unharmed(target)
+
+    def expect_names(self, report):
+        groups = [g for g in report['groups'] if g['kind'] == 'array-buffer' and (g['site'] or {}).get('function') == 'keepHere']
+        self.assertEqual(1, len(groups), report['groups'][:3])
+        self.assertEqual([], [c for c in report['capabilities'] if c['name'] != 'allocations' and c['state'] != 'full'])
+        self.assertIn('keepHere', [frame['function'] for frame in groups[0]['stacks'][0]['frames']])
+
+    def test_a_filter_that_refuses_to_read_memory(self):
+        # As Docker's and containerd's default profiles did for years.
+        program_file = self.program_file('keep.js', """
+            const kept = globalThis.kept = [];
+            function keepHere() { kept.push(Buffer.alloc(50021)); }
+            setInterval(keepHere, 5);
+            console.log('ready');
+            process.stdin.on('end', () => process.exit()).resume();
+        """)
+        refused = [program('filtered'), 'errno', str(self.calls['process_vm_readv'])]
+        for major, node in NODES.items():
+            with self.subTest(node=major, how='attached'), Target([*refused, node, program_file]) as target:
+                before = target.descriptors()
+                report, _ = self.attach(target, duration='700ms')
+                self.expect_names(report)
+                self.assertEqual(before, target.descriptors())
+                self.expect_clean_text(target)
+                self.assertEqual(0, target.end()[0])
+            report = self.path('prefixed.json')
+            command = [NODELEAK, 'run', '-q', '-o', self.path('run.rec'), f'--report={report}', *refused, node, program_file]
+            with self.subTest(node=major, how='prefixed'), Target(command) as target:
+                time.sleep(0.7)
+                self.assertEqual(0, target.end()[0])
+                with open(report) as file:
+                    self.expect_names(json.load(file))
 
     def recorded_under_a_filter_that_allows_just_that(self, command, kind):
         allowed = '+' + ','.join(map(str, self.calls.values()))

@@ -1,5 +1,6 @@
 // nodeleak attach and nodeleak detach.
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -18,8 +19,10 @@
 #include "cli/file_names.h"
 #include "cli/growth_by_site.h"
 #include "cli/live_line.h"
+#include "recording/process.h"
 #include "tracer/attach.h"
 #include "tracer/launch.h"
+#include "tracer/unique_fd.h"
 
 namespace nodeleak::cli {
 namespace {
@@ -117,11 +120,25 @@ int Keep(const tracer::AttachTarget& target, const std::string& recording, trace
   return 0;
 }
 
-int Report(const Settings& settings, const std::string& recording) {
+int Report(const Settings& settings, const std::string& recording, const std::string& root) {
   const bool left_for_later = settings.quiet && settings.reports.empty() && !settings.fail_on.has_value();
   if (left_for_later) return 0;
-  return ExitStatus(ReportRecordings({recording}, settings, TextStream::kStdout), 0);
+  return ExitStatus(ReportRecordings({recording}, settings, TextStream::kStdout, root), 0);
 }
+
+// Where the files of a process in a container are. Held open, they can be read when it has ended meanwhile.
+class FilesOfTarget {
+ public:
+  explicit FilesOfTarget(const tracer::AttachTarget& target) {
+    const std::string root = recording::RootOfProcess(static_cast<uint32_t>(target.pid), target.start_ticks);
+    if (!root.empty()) fd_ = tracer::UniqueFd(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  }
+  // "": ours.
+  std::string root() const { return fd_.valid() ? absl::StrCat("/proc/self/fd/", fd_.get()) : ""; }
+
+ private:
+  tracer::UniqueFd fd_;
+};
 
 }  // namespace
 
@@ -134,13 +151,14 @@ int AttachCommand(const Invocation& invocation) {
   if (!recorded.ok()) return Trouble(recorded.status().message());
   if (!recorded->empty()) {
     Say(absl::StrCat("process ", target->pid, " is recorded already: this is what ", *recorded, " holds now"));
-    return Report(settings, *recorded);
+    return Report(settings, *recorded, "");
   }
   const absl::StatusOr<tracer::AttachOptions> options = MakeOptions(settings, *target);
   if (!options.ok()) return Trouble(options.status().message());
   if (!settings.quiet)
     for (const std::string& note : target->notes) Say(note);
 
+  const FilesOfTarget files(*target);
   const EndSignals signals;
   absl::StatusOr<tracer::AttachSession> session = tracer::AttachSession::Attach(*target, *options);
   if (!session.ok()) return Trouble(session.status().message());
@@ -150,12 +168,12 @@ int AttachCommand(const Invocation& invocation) {
   if (settings.keep) return Keep(*target, options->recording, &*session);
   if (!settings.quiet && !settings.duration_ms.has_value())
     Say(absl::StrCat("recording process ", target->pid, "; Ctrl-C ends it"));
-  GrowthBySite growth(options->recording, absl::StrCat("/proc/", target->pid, "/root"));
+  GrowthBySite growth(options->recording, files.root());
   Watch(settings, signals, &growth, &*session);
   const absl::Status detached = session->Detach(settings.gc_at_end);
   if (!settings.quiet) SayPauses(session->pauses());
   if (!detached.ok()) Say(detached.message());
-  const int status = Report(settings, options->recording);
+  const int status = Report(settings, options->recording, files.root());
   return detached.ok() ? status : kExitTrouble;
 }
 

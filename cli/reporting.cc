@@ -64,7 +64,8 @@ uint64_t GrowingBytes(const report::Report& report) {
 
 class Reporter {
  public:
-  Reporter(const Settings& settings, TextStream stream) : settings_(settings), stream_(stream) {}
+  Reporter(const Settings& settings, TextStream stream, std::string root)
+      : settings_(settings), stream_(stream), root_(std::move(root)) {}
 
   ReportingOutcome Run(const std::vector<std::string>& recordings) {
     for (const std::string& path : recordings) Summarize(path);
@@ -122,6 +123,7 @@ class Reporter {
     report::ReportOptions options;
     options.min_bytes = settings_.min_bytes;
     options.top = settings_.top.value_or(0);
+    options.root = root_;
     if (!settings_.group_by.empty()) {
       absl::StatusOr<report::GroupBy> group_by = report::ParseGroupBy(settings_.group_by);
       if (!group_by.ok()) return group_by.status();
@@ -202,6 +204,7 @@ class Reporter {
 
   const Settings& settings_;
   const TextStream stream_;
+  const std::string root_;
   std::vector<report::ProcessSummary> processes_;
   std::string loaded_path_;
   std::optional<recording::Recording> loaded_;
@@ -211,8 +214,8 @@ class Reporter {
 }  // namespace
 
 ReportingOutcome ReportRecordings(const std::vector<std::string>& recordings, const Settings& settings,
-                                  TextStream stream) {
-  return Reporter(settings, stream).Run(recordings);
+                                  TextStream stream, const std::string& root) {
+  return Reporter(settings, stream, root).Run(recordings);
 }
 
 absl::Status CheckReportFolders(const Settings& settings) {

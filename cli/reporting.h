@@ -17,9 +17,10 @@ struct ReportingOutcome {
 // Where the text for a person goes.
 enum class TextStream { kStdout, kStderr };
 
-// Prints the summary and the report of the largest process, and writes the files of --report.
+// Prints the summary and the report of the largest process, and writes the files of --report. `root`: where the paths
+// of the processes start, when the caller knows better than the report (report::ReportOptions::root).
 ReportingOutcome ReportRecordings(const std::vector<std::string>& recordings, const Settings& settings,
-                                  TextStream stream);
+                                  TextStream stream, const std::string& root = "");
 
 // Can the files of --report be written? Asked before the command is started, not after an hour of running.
 absl::Status CheckReportFolders(const Settings& settings);

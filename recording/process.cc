@@ -1,6 +1,7 @@
 #include "recording/process.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <string>
@@ -43,6 +44,14 @@ absl::optional<uint64_t> ProcessStartTicks(uint32_t pid) {
 char ProcessStateLetter(uint32_t pid) {
   const std::vector<std::string> fields = FieldsFromThird(pid);
   return fields.empty() || fields[kState].empty() ? '\0' : fields[kState][0];
+}
+
+std::string RootOfProcess(uint32_t pid, uint64_t process_start_ticks) {
+  const std::string root = absl::StrCat("/proc/", pid, "/root");
+  struct stat theirs, ours;
+  if (stat(absl::StrCat(root, "/").c_str(), &theirs) != 0 || stat("/", &ours) != 0) return "";
+  const bool same = theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
+  return same || !IsProcessRunning(pid, process_start_ticks) ? "" : root;
 }
 
 bool IsProcessRunning(uint32_t pid, uint64_t process_start_ticks) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/types/optional.h"
 
@@ -13,6 +14,10 @@ absl::optional<uint64_t> ProcessStartTicks(uint32_t pid);
 
 // Field 3: 'R', 'S', 'T' (stopped), 't' (stopped by a debugger)... 0: no such process.
 char ProcessStateLetter(uint32_t pid);
+
+// "/proc/PID/root" while it runs in another mount namespace, or below another root, than we do: its paths start there.
+// Otherwise "".
+std::string RootOfProcess(uint32_t pid, uint64_t process_start_ticks);
 
 // Is the same process, not a later one with the same pid, still running?
 bool IsProcessRunning(uint32_t pid, uint64_t process_start_ticks);

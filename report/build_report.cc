@@ -6,6 +6,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "recording/process.h"
 #include "report/absl_view.h"
 #include "report/answers.h"
 #include "report/external_memory.h"
@@ -275,7 +276,10 @@ absl::StatusOr<Report> BuildReport(const Recording& recording, const ReportOptio
     return symbolizer.SymbolizeBatch(module, addresses);
   };
   names.describe = [&](const symbolizer::ModuleRef& module) { return symbolizer.Describe(module); };
-  return BuildReportWithNames(recording, options, names);
+  ReportOptions with_root = options;
+  if (with_root.root.empty())
+    with_root.root = recording::RootOfProcess(recording.process.pid, recording.process.process_start_ticks);
+  return BuildReportWithNames(recording, with_root, names);
 }
 
 ProcessSummary SummarizeRecording(const Recording& recording, std::string recording_path) {

@@ -28,7 +28,7 @@ struct ReportOptions {
   uint64_t min_bytes = 0;     // smaller groups are left out (and counted)
   bool requested_gc = false;  // of a running process: count what the last collection that was asked for freed
   uint64_t max_stacks = 0;    // stacks that are kept in a group, the heaviest; 0: all
-  // Where the paths of modules start: "" or "/proc/PID/root" for a process in another mount namespace.
+  // Where the paths of modules start. "": at our root, or at that of the process where it runs below another one.
   std::string root;
   symbolizer::SymbolizerOptions symbolizer;
 };

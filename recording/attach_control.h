@@ -15,7 +15,7 @@
 namespace nodeleak::recording {
 
 inline constexpr uint64_t kAttachMagic = 0x484341544b4c4e00ull;
-inline constexpr uint32_t kAttachVersion = 2;  // one more with every change of this file or of what the rows mean
+inline constexpr uint32_t kAttachVersion = 3;  // one more with every change of this file or of what the rows mean
 
 enum class AttachState : uint32_t {
   kInert = 0,      // loaded, nothing runs
@@ -42,10 +42,11 @@ struct AttachHook {
   // malloc: the operators new and delete of an allocator, which do not call malloc. libstdc++'s do.
   uint64_t enable;
   uint8_t saved[16];     // what stood there
-  uint32_t saved_bytes;  // 0: nothing did; the slots of the loaded objects lead to our function of that name
+  uint32_t saved_bytes;  // 0: nothing did; the slots of the loaded objects lead to `hook`
   uint32_t reserved;
+  uint64_t hook;  // our function of that name
 };
-static_assert(sizeof(AttachHook) == 96);
+static_assert(sizeof(AttachHook) == 104);
 inline constexpr uint32_t kTrampolineBytes = 64;
 inline constexpr uint32_t kMaxAttachHooks = 48;
 // How a page begins that a tracer has made for jumps and displaced instructions near a library.
@@ -70,14 +71,15 @@ struct AttachControl {
   uint32_t hook_count;
   uint32_t other_allocator;  // a setting: 1 where the program's malloc is not libc's
   uint32_t partly_hooked;    // a setting: 1 where functions of the allocator are seen only through the objects' slots
-  uint32_t reserved;
+  uint32_t watch_links;      // 1: such slots of objects that are loaded from now on are the shim's to find
+  uint64_t wait_builtin;     // v8::internal::Builtin_AtomicsWait; 0: not known
   uint64_t jump_pages[kMaxJumpPages];  // addresses; one that does not begin with kJumpPageMagic is not there
   AttachHook hooks[kMaxAttachHooks];
   char why[256];             // NUL-terminated, of kFailed
   char recording_path[512];  // for whoever reads or stops a kept recording
   char shim_path[512];       // where the file of the shim lies, for the names of its functions
 };
-static_assert(sizeof(AttachControl) == 80 + 8 * kMaxJumpPages + 96 * kMaxAttachHooks + 256 + 512 + 512);
+static_assert(sizeof(AttachControl) == 88 + 8 * kMaxJumpPages + 104 * kMaxAttachHooks + 256 + 512 + 512);
 
 // The names that the shim exports for the tracer.
 inline constexpr char kAttachControlSymbol[] = "nodeleak_attach_control";

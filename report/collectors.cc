@@ -24,6 +24,7 @@ bool WasCollectedAtEnd(const Recording& recording, const Isolate& isolate) {
          isolate.last_mark_compact_ns >= recording.confirmation.begun_ns;
 }
 
+constexpr const char* kNotMet = "the collections of its thread are not known: it has not come to its event loop";
 constexpr const char* kWaitsForATurn =
     "an addon may free it in a finalizer, which no turn of the event loop after the full GC has run yet";
 
@@ -123,6 +124,8 @@ bool Collectors::MayHaveBeenPosted(const ClassifiedUse& use) const {
 std::optional<Collector> Collectors::Of(const ClassifiedUse& use) const {
   if (!main_.has_value()) return std::nullopt;
   const auto own = by_thread_.find(ThreadOf(use));
+  // JavaScript has run there, so there is an isolate.
+  if (own == by_thread_.end() && !by_thread_.empty() && use.site.has_value()) return Collector{.doubt = kNotMet};
   Collector collector = own != by_thread_.end() ? own->second : *main_;
   const bool is_main = own == by_thread_.end() || own == by_thread_.begin();
   if (is_main && main_before_end_.has_value() && WaitsForATurn(use)) collector = *main_before_end_;

@@ -87,13 +87,15 @@ class AttachSession::Impl {
       static_cast<void>(ignored);
       return status;
     }
-    if (IsNode()) process_->MeetIsolates();
+    if (!IsNode()) return absl::OkStatus();
+    process_->MeetIsolates();
+    process_->MeetSleepersIfDue();
     return absl::OkStatus();
   }
 
   Progress Look() {
     TracedThread::LetGoOfLatecomers();
-    process_->HookLaterLinks();
+    if (IsNode()) process_->MeetSleepersIfDue();
     Progress progress;
     Header header;
     const absl::StatusOr<AttachState> state = process_->State();

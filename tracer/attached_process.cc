@@ -33,6 +33,7 @@ constexpr milliseconds kMeetLimit(3000);
 constexpr milliseconds kMeetWorkersPatience(1000);  // for all of them
 constexpr milliseconds kCollectPatience(3000);      // for the event loop to sleep
 constexpr milliseconds kCollectLimit(60'000);       // a heap of gigabytes
+constexpr milliseconds kTurnsPatience(1000);        // for two turns of the loop and another collection
 
 // How long one attempt may keep the threads that stopped at once waiting for those that did not: short at first. A
 // thread that starts a program (vfork) cannot be stopped for a millisecond or so.
@@ -134,43 +135,47 @@ absl::Status AttachedProcess::PlanHooks() {
 absl::Status AttachedProcess::InstallHooks() {
   if (absl::Status status = PrepareHooks(memory_, *shim_, plans_); !status.ok()) return status;
   absl::Status status = InStoppedWorld([&](StoppedWorld* world) { return WriteHooks(memory_, world, plans_); });
+  if (status.ok() && plans_.partly) status = shim_->WriteWatchLinks();
   if (status.ok()) ReachTestPoint("patched");
   return status;
 }
 
-// And the new list is ours.
-bool AttachedProcess::HasOtherLibraries() {
-  absl::StatusOr<RemoteObjects> read = RemoteObjects::Read(memory_);
-  if (!read.ok() || read->IsSameListAs(*objects_)) return false;
-  auto objects = std::make_unique<RemoteObjects>(*std::move(read));
-  absl::StatusOr<std::optional<ShimInProcess>> shim = ShimInProcess::Find(memory_, *objects);
-  if (!shim.ok() || !shim->has_value()) return false;
-  objects_ = std::move(objects);
-  shim_ = *std::move(shim);
-  return true;
+void AttachedProcess::MeetSleepers() {
+  const absl::StatusOr<AttachControl> control = shim_->ReadControl();
+  if (!control.ok() || control->wait_builtin == 0) return;
+  const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
+  if (!caller.ok()) return;
+  const auto begin = steady_clock::now();
+  for (pid_t thread : ThreadsInFutex(target_.pid)) {
+    if (steady_clock::now() - begin > kMeetWorkersPatience) return;
+    if (met_sleepers_.count(thread) != 0) continue;
+    const auto met = caller->Call({RemoteStep::Call(shim_->safe_point(), {0})},
+                                  Borrow::InWait(thread, control->wait_builtin), milliseconds(0), kMeetLimit);
+    if (met.ok() && static_cast<int32_t>((*met)[0]) == 1) met_sleepers_.insert(thread);
+  }
 }
 
-void AttachedProcess::HookLaterLinks() {
-  if (!plans_.partly || objects_->IsLoaderBusy()) return;
-  // A library is in the list before its links are filled in: it is looked at more than once.
-  constexpr int kLooks = 10;
-  if (HasOtherLibraries()) looks_for_links_ = kLooks;
-  if (looks_for_links_ == 0) return;
-  --looks_for_links_;
-  const std::vector<MissedSlot> missed = FindMissedSlots(memory_, *objects_, *shim_, plans_);
-  if (missed.empty()) return;
-  const absl::Status ignored = InStoppedWorld([&](StoppedWorld*) { return HookMissedSlots(memory_, missed); });
-  static_cast<void>(ignored);
+void AttachedProcess::MeetSleepersIfDue() {
+  constexpr milliseconds kSeldom(30'000);
+  if (steady_clock::now() < meet_sleepers_at_) return;
+  MeetSleepers();
+  meet_sleepers_at_ = steady_clock::now() + meet_sleepers_again_;
+  meet_sleepers_again_ = std::min(meet_sleepers_again_ * 2, kSeldom);
 }
 
-absl::StatusOr<bool> AttachedProcess::Collect() const {
+absl::StatusOr<bool> AttachedProcess::Collect() {
+  MeetSleepers();
   absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return caller.status();
   const absl::StatusOr<std::vector<uint64_t>> done = caller->Call(
       {RemoteStep::Call(shim_->safe_point(), {1})}, Borrow::InLoop(target_.pid), kCollectPatience, kCollectLimit);
   if (absl::IsUnavailable(done.status())) return false;
   if (!done.ok()) return done.status();
-  return static_cast<int32_t>((*done)[0]) == 1;
+  if (static_cast<int32_t>((*done)[0]) != 1) return false;
+  // Two turns of the loop, for finalizers, and what they let go is collected; then it freezes.
+  const auto ignored = shim_->AwaitLeaving({AttachState::kRecording}, kTurnsPatience);
+  static_cast<void>(ignored);
+  return true;
 }
 
 void AttachedProcess::MeetIsolates() const {
@@ -217,6 +222,8 @@ absl::Status AttachedProcess::TakeHooksOut(bool* quiet) {
   absl::StatusOr<AttachControl> control = shim_->ReadControl();
   if (!control.ok()) return control.status();
   const auto begin = steady_clock::now();
+  if (control->partly_hooked != 0)
+    if (absl::Status status = Look(); !status.ok()) return status;  // the shim has hooked libraries that came since
   const HookedSlots slots = FindHookedSlots(memory_, *objects_, *shim_);
   absl::Status status = InStoppedWorld([&](StoppedWorld* world) {
     *quiet = !IsAnyThreadInside(world, *control);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,12 +41,13 @@ class AttachedProcess {
   // recording what it will not see.
   absl::Status PlanHooks();
   absl::Status InstallHooks();
-  // Where functions are hooked by the links of libraries: also those of libraries that came since. A few times a
-  // second.
-  void HookLaterLinks();
+  // Meets those of threads that sleep in Atomics.wait, where pools of workers spend their time without ever coming to
+  // their loops. Ever more rarely, by itself: each thread in a futex that is not known stands still for a moment.
+  void MeetSleepers();
+  void MeetSleepersIfDue();
   // A full collection, the picture of the end and the freeze, on the thread of the event loop. False: that could not
   // be.
-  absl::StatusOr<bool> Collect() const;
+  absl::StatusOr<bool> Collect();
   // Meets the isolates of the main thread and of workers early, where their loops sleep; the others are met at their
   // loops' next turns.
   void MeetIsolates() const;
@@ -58,7 +60,6 @@ class AttachedProcess {
       : target_(target), memory_(std::move(memory)), claim_(std::move(claim)) {}
 
   absl::Status Look();
-  bool HasOtherLibraries();
   // Stops all threads, calls `change`, lets them go; again while either says Unavailable, for some seconds.
   template <typename Change>
   absl::Status InStoppedWorld(Change change);
@@ -74,7 +75,9 @@ class AttachedProcess {
   std::unique_ptr<RemoteObjects> objects_;
   std::optional<ShimInProcess> shim_;
   HookPlans plans_;
-  int looks_for_links_ = 0;  // that are still to be made
+  std::set<pid_t> met_sleepers_;
+  std::chrono::steady_clock::time_point meet_sleepers_at_;
+  std::chrono::milliseconds meet_sleepers_again_ = std::chrono::milliseconds(500);
   std::vector<std::string> notes_;
   std::vector<std::chrono::microseconds> pauses_;
 };

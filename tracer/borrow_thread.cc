@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "tracer/proc_files.h"
 #include "tracer/remote_stub.h"
+#include "tracer/remote_unwind.h"
 
 namespace nodeleak::tracer {
 namespace {
@@ -72,10 +73,14 @@ std::vector<Candidate> FindCandidates(pid_t pid, Borrow which, bool also_running
     const std::string sleeps_in = ReadProcFile(pid, absl::StrCat("task/", thread, "/syscall"));
     if (sleeps_in.empty()) continue;
     if (isdigit(static_cast<unsigned char>(sleeps_in[0])) == 0) {
-      if (also_running && !which.in_loop()) candidates.push_back({thread, kCostOfRunning});
+      if (also_running && !which.in_loop() && !which.in_wait()) candidates.push_back({thread, kCostOfRunning});
       continue;
     }
     const long number = atol(sleeps_in.c_str());
+    if (which.in_wait()) {
+      if (number == SYS_futex) candidates.push_back({thread, 0});
+      continue;
+    }
     if (which.in_loop()) {
       if (IsLoopPoll(number)) candidates.push_back({thread, 0});
       continue;
@@ -97,14 +102,48 @@ bool HasRoomOnStack(pid_t pid, const user_regs_struct& registers) {
   return false;
 }
 
+// libc's wait for a condition, at most four functions of V8 (some end in a jump, and are not there), then the builtin.
+// Since V8 13 absl's condition variables make the system call, by four functions of their own. A collection in the
+// builtin waits, too, but many more functions deep; and a wait for a mutex of libc is no wait for a condition.
+bool IsChainOfWait(const RemoteObjects& objects, const std::vector<RemoteFrame>& frames, uint64_t builtin) {
+  constexpr size_t kMostOfV8 = 4, kOfAbsl = 4;
+  const RemoteObject* libc = objects.FindByBaseName("libc.so");
+  if (libc == nullptr) return false;
+  size_t outside = 0;
+  while (outside < frames.size() && libc->range.Contains(frames[outside].pc)) ++outside;
+  if (outside == 0) return false;
+  const auto is = [&](const char* name) {
+    const auto symbol = objects.FindSymbol(*libc, name);
+    return symbol.has_value() && frames[outside - 1].function == ToNumber(symbol->address);
+  };
+  if (is("pthread_mutex_lock")) return false;
+  const size_t most = std::min(frames.size(), outside + kMostOfV8 + (is("syscall") ? kOfAbsl : 0) + 1);
+  return std::any_of(frames.begin() + static_cast<ptrdiff_t>(outside), frames.begin() + static_cast<ptrdiff_t>(most),
+                     [builtin](const RemoteFrame& frame) { return frame.function == builtin; });
+}
+
+// First every word of the inner stack is looked at: most threads in a futex have no such return address.
+bool IsInAtomicsWait(const RemoteMemory& memory, const RemoteObjects& objects, const user_regs_struct& registers,
+                     uint64_t builtin) {
+  constexpr size_t kWords = 512;
+  constexpr uint64_t kMostFunctionBytes = 4096;
+  const std::vector<uint64_t> words = memory.ReadWords(static_cast<RemoteAddress>(registers.rsp), kWords);
+  return std::any_of(words.begin(), words.end(),
+                     [builtin](uint64_t word) { return word > builtin && word < builtin + kMostFunctionBytes; }) &&
+         IsChainOfWait(objects, UnwindStack(memory, objects, registers), builtin);
+}
+
 // Why the stopped thread cannot be taken; empty: it can.
-std::string WhyNot(const RemoteMemory& memory, const UnsafeCode& unsafe, const Candidate& candidate,
-                   const BorrowedThread& borrowed, Borrow which) {
+std::string WhyNot(const RemoteMemory& memory, const RemoteObjects& objects, const UnsafeCode& unsafe,
+                   const Candidate& candidate, const BorrowedThread& borrowed, Borrow which) {
   const bool in_syscall = static_cast<int64_t>(borrowed.registers.orig_rax) >= 0;
   if (borrowed.thread.pending_signal() != 0) return "a signal was arriving";
   if (candidate.cost != kCostOfRunning && !in_syscall) return "it woke up";
   if (which.in_loop() && !IsLoopPoll(static_cast<long>(borrowed.registers.orig_rax)))
     return "its event loop was at work";
+  if (which.in_wait() && (borrowed.registers.orig_rax != SYS_futex ||
+                          !IsInAtomicsWait(memory, objects, borrowed.registers, which.wait_builtin())))
+    return "it was not in Atomics.wait";
   if (!HasRoomOnStack(memory.pid(), borrowed.registers)) return "its stack is too small";
   const std::string place = unsafe.Find(memory, borrowed.registers);
   return place.empty() ? "" : absl::StrCat("it was inside ", place);
@@ -116,6 +155,13 @@ std::vector<pid_t> ThreadsInLoop(pid_t pid) {
   std::vector<pid_t> threads;
   for (pid_t thread : ReadThreadIds(pid))
     if (!FindCandidates(pid, Borrow::InLoop(thread), false).empty()) threads.push_back(thread);
+  return threads;
+}
+
+std::vector<pid_t> ThreadsInFutex(pid_t pid) {
+  std::vector<pid_t> threads;
+  for (pid_t thread : ReadThreadIds(pid))
+    if (!FindCandidates(pid, Borrow::InWait(thread, 1), false).empty()) threads.push_back(thread);
   return threads;
 }
 
@@ -141,7 +187,7 @@ absl::StatusOr<BorrowedThread> BorrowThread(const RemoteMemory& memory, const Re
       absl::StatusOr<user_regs_struct> registers = seized->ReadRegisters();
       if (!registers.ok()) continue;
       BorrowedThread borrowed = {*std::move(seized), *registers};
-      std::string why_not = WhyNot(memory, unsafe, candidate, borrowed, which);
+      std::string why_not = WhyNot(memory, objects, unsafe, candidate, borrowed, which);
       if (why_not.empty()) return borrowed;
       last = absl::StrCat("thread ", candidate.thread, ": ", why_not);
     }

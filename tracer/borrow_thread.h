@@ -22,17 +22,25 @@ class Borrow {
   static Borrow Idle() { return Borrow(0); }
   // This one, in its event loop's poll.
   static Borrow InLoop(pid_t thread) { return Borrow(thread); }
+  // This one, in Atomics.wait: that builtin is on its stack. V8 has let go of its own lock there, and runs what it was
+  // interrupted for.
+  static Borrow InWait(pid_t thread, uint64_t builtin) { return Borrow(thread, builtin); }
 
-  bool in_loop() const { return thread_ != 0; }
+  bool in_loop() const { return thread_ != 0 && wait_builtin_ == 0; }
+  bool in_wait() const { return wait_builtin_ != 0; }
+  uint64_t wait_builtin() const { return wait_builtin_; }
   bool Allows(pid_t thread) const { return thread_ == 0 || thread == thread_; }
 
  private:
-  explicit Borrow(pid_t thread) : thread_(thread) {}
+  explicit Borrow(pid_t thread, uint64_t builtin = 0) : thread_(thread), wait_builtin_(builtin) {}
   pid_t thread_;
+  uint64_t wait_builtin_;
 };
 
 // Those that sleep in the poll of an event loop just now, or of something like one.
 std::vector<pid_t> ThreadsInLoop(pid_t pid);
+// Those that wait for a lock or a condition, of JavaScript or not.
+std::vector<pid_t> ThreadsInFutex(pid_t pid);
 
 struct BorrowedThread {
   TracedThread thread;  // stopped

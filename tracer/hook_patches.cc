@@ -180,6 +180,7 @@ absl::Status PrepareHooks(const RemoteMemory& memory, const ShimInProcess& shim,
     memcpy(row->saved, plan.before.data(), plan.before.size());
     row->saved_bytes = static_cast<uint32_t>(plan.before.size());
     row->patched_at = ToNumber(plan.function);
+    row->hook = ToNumber(plan.hook);
     if (status = shim.WriteHookRow(plan.row, *row); !status.ok()) return status;
   }
   return absl::OkStatus();
@@ -200,23 +201,6 @@ absl::Status WriteHooks(const RemoteMemory& memory, StoppedWorld* world, const H
       if (absl::Status status = memory.WriteValue(slot, ToNumber(plan.hook)); !status.ok()) return status;
     if (++written == plans.hooks.size() / 2) ReachTestPoint("half patched");
   }
-  return absl::OkStatus();
-}
-
-std::vector<MissedSlot> FindMissedSlots(const RemoteMemory& memory, const RemoteObjects& objects,
-                                        const ShimInProcess& shim, const HookPlans& plans) {
-  std::vector<MissedSlot> missed;
-  for (const HookPlan& plan : plans.hooks) {
-    if (!plan.jump.empty()) continue;
-    const std::vector<LinkageSlot> slots = FindLinkageSlots(memory, objects, plan.symbol.c_str(), &shim.object());
-    for (RemoteAddress slot : SlotsThatLeadTo(memory, slots, plan.function)) missed.push_back({slot, plan.hook});
-  }
-  return missed;
-}
-
-absl::Status HookMissedSlots(const RemoteMemory& memory, const std::vector<MissedSlot>& missed) {
-  for (const MissedSlot& slot : missed)
-    if (absl::Status status = memory.WriteValue(slot.slot, ToNumber(slot.hook)); !status.ok()) return status;
   return absl::OkStatus();
 }
 

@@ -59,15 +59,6 @@ absl::Status PrepareHooks(const RemoteMemory& memory, const ShimInProcess& shim,
 // place of (from a signal handler); let it run and try again.
 absl::Status WriteHooks(const RemoteMemory& memory, StoppedWorld* world, const HookPlans& plans);
 
-// The slots of functions that are hooked by them that lead past the hooks: those of libraries that were loaded since.
-struct MissedSlot {
-  RemoteAddress slot, hook;
-};
-std::vector<MissedSlot> FindMissedSlots(const RemoteMemory& memory, const RemoteObjects& objects,
-                                        const ShimInProcess& shim, const HookPlans& plans);
-// In a stopped world.
-absl::Status HookMissedSlots(const RemoteMemory& memory, const std::vector<MissedSlot>& missed);
-
 // In a stopped world, by what the rows remember: all that are ours are taken away.
 absl::Status RemoveHooks(const RemoteMemory& memory, const ShimInProcess& shim, const HookedSlots& slots);
 HookedSlots FindHookedSlots(const RemoteMemory& memory, const RemoteObjects& objects, const ShimInProcess& shim);

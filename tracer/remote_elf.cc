@@ -173,11 +173,6 @@ std::optional<RemoteSymbol> RemoteObjects::FindSymbol(const RemoteObject& object
   return std::nullopt;
 }
 
-bool RemoteObjects::IsSameListAs(const RemoteObjects& other) const {
-  return std::equal(objects_.begin(), objects_.end(), other.objects_.begin(), other.objects_.end(),
-                    [](const RemoteObject& a, const RemoteObject& b) { return a.bias == b.bias && a.name == b.name; });
-}
-
 bool RemoteObjects::IsLoaderBusy() const {
   r_debug debug;
   return memory_->TryRead(debug_, &debug, sizeof debug) && debug.r_state != r_debug::RT_CONSISTENT;

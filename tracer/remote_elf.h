@@ -47,9 +47,6 @@ class RemoteObjects {
 
   std::optional<RemoteSymbol> FindSymbol(const RemoteObject& object, const char* symbol) const;
 
-  // The same ones at the same places.
-  bool IsSameListAs(const RemoteObjects& other) const;
-
   // The dynamic linker is changing its list at this moment.
   bool IsLoaderBusy() const;
 

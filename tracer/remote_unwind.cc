@@ -134,13 +134,13 @@ int NoName(unw_addr_space_t, unw_word_t, char*, size_t, unw_word_t*, void*) { re
 
 }  // namespace
 
-std::vector<uint64_t> UnwindStack(const RemoteMemory& memory, const RemoteObjects& objects,
-                                  const user_regs_struct& registers) {
+std::vector<RemoteFrame> UnwindStack(const RemoteMemory& memory, const RemoteObjects& objects,
+                                     const user_regs_struct& registers) {
   static unw_accessors_t accessors = {FindProcInfo,   PutUnwindInfo, NoDynamicInfo, AccessMemory,
                                       AccessRegister, NoFpRegister,  NoResume,      NoName};
   static const unw_addr_space_t space = unw_create_addr_space(&accessors, 0);
   unw_set_caching_policy(space, UNW_CACHE_NONE);  // libraries come and go, and so do processes
-  std::vector<uint64_t> frames;
+  std::vector<RemoteFrame> frames;
   Walk walk(memory, objects, registers);
   unw_cursor_t cursor;
   if (unw_init_remote(&cursor, space, &walk) != 0) return frames;
@@ -148,7 +148,8 @@ std::vector<uint64_t> UnwindStack(const RemoteMemory& memory, const RemoteObject
   while (step > 0 && frames.size() < kMaxFrames) {
     unw_word_t pc = 0;
     unw_get_reg(&cursor, UNW_REG_IP, &pc);
-    frames.push_back(pc);
+    unw_proc_info_t info;
+    frames.push_back({pc, unw_get_proc_info(&cursor, &info) == 0 ? info.start_ip : 0});
     step = unw_step(&cursor);
   }
   return frames;

@@ -12,9 +12,14 @@
 
 namespace nodeleak::tracer {
 
-// Where it is and where it will return to, innermost first, as far as that can be told and 128 at most. In code without
-// tables (JavaScript) frame pointers are followed.
-std::vector<uint64_t> UnwindStack(const RemoteMemory& memory, const RemoteObjects& objects,
-                                  const user_regs_struct& registers);
+struct RemoteFrame {
+  uint64_t pc;        // where it is, or will return to
+  uint64_t function;  // where that begins; 0: there is no table for it
+};
+
+// Innermost first, as far as that can be told and 128 at most. In code without tables (JavaScript) frame pointers are
+// followed.
+std::vector<RemoteFrame> UnwindStack(const RemoteMemory& memory, const RemoteObjects& objects,
+                                     const user_regs_struct& registers);
 
 }  // namespace nodeleak::tracer

@@ -108,6 +108,10 @@ absl::Status ShimInProcess::WritePartlyHooked(bool partly) const {
   return memory_->WriteValue(control_ + offsetof(AttachControl, partly_hooked), static_cast<uint32_t>(partly ? 1 : 0));
 }
 
+absl::Status ShimInProcess::WriteWatchLinks() const {
+  return memory_->WriteValue(control_ + offsetof(AttachControl, watch_links), uint32_t{1});
+}
+
 absl::Status ShimInProcess::WriteJumpPage(uint32_t index, uint64_t address) const {
   return memory_->WriteValue(control_ + offsetof(AttachControl, jump_pages) + index * sizeof address, address);
 }

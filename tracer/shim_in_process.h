@@ -31,6 +31,7 @@ class ShimInProcess {
   absl::Status WriteRequest(recording::AttachRequest request) const;
   absl::Status WriteKeep(bool keep) const;
   absl::Status WritePartlyHooked(bool partly) const;
+  absl::Status WriteWatchLinks() const;
   absl::Status WriteJumpPage(uint32_t index, uint64_t address) const;
   absl::Status WriteHookRow(uint32_t index, const recording::AttachHook& row) const;
 

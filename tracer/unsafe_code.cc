@@ -59,10 +59,10 @@ std::string UnsafeCode::Find(const RemoteMemory& memory, const user_regs_struct&
   const std::vector<uint64_t> words = memory.ReadWords(static_cast<RemoteAddress>(registers.rsp), kStackWords);
   const auto suspect = std::find_if(words.begin(), words.end(), [&](uint64_t word) { return PartOf(word) != nullptr; });
   if (suspect == words.end()) return "";
-  const std::vector<uint64_t> frames = UnwindStack(memory, *objects_, registers);
+  const std::vector<RemoteFrame> frames = UnwindStack(memory, *objects_, registers);
   if (frames.size() < kBelievableFrames) return PartOf(*suspect)->what;
-  for (uint64_t frame : frames)
-    if (const Part* part = PartOf(frame)) return part->what;
+  for (const RemoteFrame& frame : frames)
+    if (const Part* part = PartOf(frame.pc)) return part->what;
   return "";
 }
 

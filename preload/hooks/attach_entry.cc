@@ -13,11 +13,13 @@
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
 #include "preload/hooks/attach_hooks.h"
+#include "preload/hooks/later_links.h"
 #include "preload/hooks/memory_originals.h"
 #include "preload/hooks/process_hooks.h"
 #include "preload/hooks/process_originals.h"
 #include "preload/hooks/start.h"
 #include "preload/recorder/recorder_state.h"
+#include "preload/v8/module.h"
 #include "preload/v8/runtime.h"
 #include "recording/attach_control.h"
 
@@ -170,22 +172,25 @@ bool Begin(int file, const char** why) {
       recording::CapabilityId::kAllocations,
       partly ? recording::CapabilityState::kDegraded : recording::CapabilityState::kFull,
       partly ? "a function of the allocator could not be replaced: calls through pointers are not seen, nor, for "
-               "a moment or without a nodeleak that watches, by libraries loaded later; so a block may "
-               "have been freed that is counted here"
+               "a moment, those of a library that has just been loaded; so a block may have been freed that is "
+               "counted here"
              : nullptr);
   if (Control().other_allocator != 0) SetOtherAllocator();
   StartProcessHooks();
   StartFeatures(is_node, options.gc_at_end);
+  Control().wait_builtin = is_node ? v8::FindWaitBuiltin() : 0;
   return true;
 }
+
+bool g_stopping;
 
 // Told to stop, or left alone by a tracer that did not say that we should go on.
 void StopIfAsked(TracerSocket::Waited waited) {
   if (waited == TracerSocket::Waited::kGone) {
     g_tracer.Close();
-    if (__atomic_load_n(&Control().keep, __ATOMIC_ACQUIRE) == 0) return Freeze(recording::FreezeReason::kDetach);
+    g_stopping = g_stopping || __atomic_load_n(&Control().keep, __ATOMIC_ACQUIRE) == 0;
   }
-  if (IsToldToStop()) Freeze(recording::FreezeReason::kDetach);
+  if ((g_stopping || IsToldToStop()) && v8::GiveUpEndTurns()) Freeze(recording::FreezeReason::kDetach);
 }
 
 // While the tracer is there it is the socket that wakes us, and the bell is looked at between slices.
@@ -194,6 +199,7 @@ void Sleep(uint32_t bell, uint32_t ms) {
   TracerSocket::Waited waited;
   uint32_t slept = 0;
   do {
+    HookLaterLinks();
     const uint32_t slice = ms - slept < kSliceMs ? ms - slept : kSliceMs;
     waited = g_tracer.Wait(slice);
     slept += slice;
@@ -214,6 +220,7 @@ void* AttachMain(void*) {
   }
   __atomic_store_n(&g_recorder.control->recording, 1u, __ATOMIC_RELEASE);
   SetState(AttachState::kRecording);
+  g_stopping = false;
   Watch(Sleep);
   SetState(AttachState::kStopped);
   while (!IsAsked(AttachRequest::kRelease)) {
@@ -261,6 +268,7 @@ extern "C" __attribute__((visibility("default"))) int nodeleak_attach_start() {
   FindMemoryOriginals();
   process_originals();
   DescribeAttachHooks(&control);
+  ForgetLinks();
   control.pid = pid;
   control.keep = 0;
   control.why[0] = '\0';

@@ -52,6 +52,7 @@ bool IsOnStack(uint64_t from) {
 void PrepareEndOfProcess(bool gc_at_end) {
   g_gc_at_end = gc_at_end;
   __atomic_store_n(&g_picture_begun, false, __ATOMIC_RELEASE);  // an earlier recording's
+  ForgetEndRequest();
   g_cleanup_code = RangeOfFunction(symbols().cleanup_handles);
   // The dynamic linker's own record of where the main thread's stack begins.
   if (auto* end = static_cast<void**>(dlsym(RTLD_DEFAULT, "__libc_stack_end")))
@@ -92,6 +93,11 @@ void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int
   if (g_collected_at_end) EndConfirmation(recording::ConfirmationKind::kAtEnd, turns);
   if (signal != 0) SetEndSignal(signal);
   Freeze(reason);
+}
+
+void EndPictureWithoutTurns() {
+  Guard guard;
+  if (g_collected_at_end) EndConfirmation(recording::ConfirmationKind::kAtEnd, 0);
 }
 
 void TakePictureInCleanup(IsolateRecord* record) {

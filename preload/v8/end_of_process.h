@@ -20,6 +20,9 @@ bool BeginEndPicture(IsolateRecord* record);
 // `turns`: chances that finalizers had, 0: this way of ending gave them none.
 void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal, uint32_t turns);
 
+// Instead of Finish, on the watcher thread: the turns do not come.
+void EndPictureWithoutTurns();
+
 // Both at once, at the poll that IsCleanupPoll has found: node is in the middle of its clean-up and runs what waits
 // for a turn of the loop itself, so we may have it do so here.
 void TakePictureInCleanup(IsolateRecord* record);

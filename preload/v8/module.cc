@@ -119,6 +119,16 @@ bool ReadModuleInt(const char* symbol, int32_t* value) {
   return address != 0 && SafeRead(address, value, sizeof *value);
 }
 
+uint64_t FindWaitBuiltin() {
+  static const uint64_t known = [] {
+    g_file.tried = false;
+    const uint64_t found = FindModuleSymbol("_ZN2v88internal19Builtin_AtomicsWaitEiPmPNS0_7IsolateE");
+    ForgetModuleFile();
+    return found;
+  }();
+  return known;
+}
+
 void ForgetModuleFile() {
   if (g_file.data != nullptr) UnmapMemory(const_cast<char*>(g_file.data), g_file.bytes);
   g_file = {};

@@ -22,6 +22,10 @@ bool ReadModuleInt(const char* symbol, int32_t* value);
 // Address of a data symbol by the same two ways; 0 when unknown.
 uint64_t FindModuleSymbol(const char* symbol);
 
+// v8::internal::Builtin_AtomicsWait, which is on the stack of a thread that sleeps in Atomics.wait; 0 when unknown (a
+// stripped node). May look into the file again.
+uint64_t FindWaitBuiltin();
+
 // The file is mapped on the first look into .symtab; drop it when the start is over.
 void ForgetModuleFile();
 

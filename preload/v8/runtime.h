@@ -29,10 +29,14 @@ void SeenAtLibcCall();
 bool SafePoint(int epoll_fd, int timeout_ms);
 inline constexpr int kPollSliceMs = 50;
 
-// The calling thread, which a tracer has borrowed while it waited in the loop's poll, is at a safe point: its isolate
-// is met. With `end`: the picture of the end is taken, and the recording is frozen. False: it has no isolate, or none
-// that can be asked.
+// The calling thread, which a tracer has borrowed while it waited in the loop's poll or in Atomics.wait, is at a safe
+// point: its isolate is met. With `end`, in the poll of the main thread: the picture of the end is begun, and the
+// recording is frozen after two turns of the loop. False: it has no isolate, or none that can be asked.
 bool BorrowedSafePoint(bool end);
+
+// On the watcher thread, before it freezes: the turns do not come. False: the picture is being taken at this moment,
+// and will freeze the recording itself.
+bool GiveUpEndTurns();
 
 // Number of mark-compacts that the calling thread's isolate has finished (the main isolate's for threads without one).
 // For Block::birth_gc. Two loads.

@@ -39,16 +39,21 @@ void Finish() {
   FutexWake(&g_state);
 }
 
+void Then() {
+  if (g_request.then != nullptr) g_request.then(g_request.signal);
+}
+
 void FinishPicture(IsolateRecord* record, uint32_t turns) {
-  FinishEndPicture(record, recording::FreezeReason::kSignal, g_request.signal, turns);
+  const auto reason = g_request.signal != 0 ? recording::FreezeReason::kSignal : recording::FreezeReason::kDetach;
+  FinishEndPicture(record, reason, g_request.signal, turns);
   Finish();
-  g_request.then(g_request.signal);
+  Then();
 }
 
 void BeginPicture(IsolateRecord* record, Place place) {
   if (!BeginEndPicture(record)) {
     Finish();
-    return g_request.then(g_request.signal);
+    return Then();
   }
   if (place != Place::kOwnLoop) return FinishPicture(record, 0);
   g_turns = 0;
@@ -117,7 +122,14 @@ bool FinishEndTurns(IsolateRecord* record) {
 void FinishEndSignal() {
   if (!Advance(kAsked, kBegun)) return;
   Finish();
-  g_request.then(g_request.signal);
+  Then();
+}
+
+void ForgetEndRequest() { __atomic_store_n(&g_state, static_cast<uint32_t>(kIdle), __ATOMIC_RELEASE); }
+
+bool GiveUpEndTurns() {
+  if (Advance(kTurning, kDone)) EndPictureWithoutTurns();
+  return __atomic_load_n(&g_state, __ATOMIC_ACQUIRE) != kBegun;
 }
 
 namespace {
@@ -175,8 +187,11 @@ bool BorrowedSafePoint(bool end) {
   bool done = record != nullptr;
   if (done && !end) ReadBufferListIfDue(record);
   if (done && end) {
-    done = record->is_main && BeginEndPicture(record);
-    if (done) FinishEndPicture(record, recording::FreezeReason::kDetach, 0, 0);
+    done = record->is_main && Advance(kIdle, kBegun);
+    if (done) {
+      g_request = {};
+      BeginPicture(record, record->loop != nullptr ? Place::kOwnLoop : Place::kNestedLoop);
+    }
   }
   errno = saved_errno;
   return done;

@@ -13,6 +13,9 @@ int PendingEndSignal();
 // it was so. On the main isolate's thread.
 bool FinishEndTurns(IsolateRecord* record);
 
+// A new recording.
+void ForgetEndRequest();
+
 // Dies of that signal, as it was asked, once the picture is there.
 void FinishEndSignal();
 

@@ -283,6 +283,64 @@ class NodeTest(AttachTest):
             self.assertEqual(0, target.end()[0])
 
     @on_each_node
+    def test_finalizers_have_their_turns_at_the_end(self, node):
+        addon = os.path.join(PROGRAMS, 'e2e_addon.node')
+        source = """
+            const addon = { exports: {} };
+            process.dlopen(addon, process.argv[1]);
+            setInterval(() => addon.exports.external(50021), 5);
+            console.log('ready');
+            process.stdin.on('end', () => process.exit()).resume();"""
+        with Target([node, '-e', source, addon]) as target:
+            for _ in range(2):
+                report, _ = self.attach(target, duration='500ms')
+                blocks = [(g['allocations'], g['liveBlocks']) for g in report['groups'] if g['kind'] == 'addon']
+                self.assertGreater(min(blocks)[0], 10, blocks)
+                self.assertLessEqual(max(live for _, live in blocks), 2, blocks)  # those of between the collections
+            self.expect_clean_text(target)
+            self.assertEqual(0, target.end()[0])
+
+    @on_each_node
+    def test_workers_that_wait_by_atomics_are_met(self, node):
+        # As those of a pool that never comes to its event loops while there is work.
+        program_file = self.program_file('wait.js', """
+            const { Worker, isMainThread, workerData } = require('worker_threads');
+            const kept = globalThis.kept = [];
+            function keepHere() { kept.push(Buffer.alloc(50021)); }
+            function wasteHere() { Buffer.alloc(61003); }
+            if (isMainThread) {
+              const shared = new Int32Array(new SharedArrayBuffer(8));
+              const worker = new Worker(__filename, { workerData: shared });
+              worker.on('exit', () => { console.log(shared[1] === 0 ? 'right' : 'wrong'); process.exit(); });
+              setInterval(() => {}, 1000);
+              setTimeout(console.log, 200, 'ready');
+              process.stdin.on('end', () => { Atomics.store(shared, 0, 1); Atomics.notify(shared, 0); }).resume();
+            } else {
+              for (;;) {
+                const begin = performance.now();
+                const woken = Atomics.wait(workerData, 0, 0, 20) !== 'timed-out';
+                if (woken) break;
+                if (performance.now() - begin < 19) ++workerData[1];
+                keepHere();
+                wasteHere();
+              }
+            }
+        """)
+
+        def blocks(report):
+            return {function: sum(g['liveBlocks'] for g in report['groups'] if g['kind'] == 'array-buffer' and
+                                  (g['site'] or {}).get('function') == function) for function in ('keepHere', 'wasteHere')}
+        with Target([node, program_file]) as target:
+            report, _ = self.attach(target, duration='1s')
+            self.assertGreater(blocks(report)['keepHere'], 20)
+            self.assertLessEqual(blocks(report)['wasteHere'], 2)
+            self.nodeleak('attach', '--keep', '-q', '-o', 'kept.rec', target.pid)
+            self.assertRegex(self.nodeleak('gc', target.pid).stdout, r'worker \S+ +collected')
+            self.nodeleak('detach', target.pid)
+            self.expect_clean_text(target)
+            self.assertEqual((0, 'right\n'), target.end())
+
+    @on_each_node
     def test_the_live_line_names_what_grows(self, node):
         program = self.program_file('grow.js', """
             const kept = globalThis.kept = [];

@@ -54,6 +54,17 @@ TEST(Collectors, AWorkerHasItsOwn) {
   EXPECT_EQ(collectors.Of(program.Classified(1))->looked_until_seconds, 4);
 }
 
+TEST(Collectors, AThreadOfJavaScriptThatWasNotMetHasNoneThatIsKnown) {
+  Program program;
+  program.recording.stacks[2].thread = 5;
+  ClassifiedUse use = program.Classified(1);
+  const Collectors collectors(program.recording, {});
+  EXPECT_EQ(collectors.Of(use)->full_gcs, 7u);  // native code alone: for the main isolate, most likely
+  use.site = Site{.function = "work"};
+  EXPECT_EQ(collectors.Of(use)->full_gcs, 0u);
+  EXPECT_STRNE(collectors.Of(use)->doubt, "");
+}
+
 TEST(Collectors, AnIsolateThatEndsAfterThePictureIsNotGone) {
   Program program;
   program.recording.isolates[0].disposed_ns = 10 * kSecond + 1;

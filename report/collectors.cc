@@ -25,6 +25,15 @@ bool WasCollectedAtEnd(const Recording& recording, const Isolate& isolate) {
 }
 
 constexpr const char* kNotMet = "the collections of its thread are not known: it has not come to its event loop";
+// V8 sweeps while the program runs on: what the collection found dead is freed some milliseconds after it. Before the
+// next one is counted, all of that is done; between two that we force one after the other, it may not be.
+bool WasCutInTheMidst(const Recording& recording, const Isolate& isolate) {
+  const recording::Confirmation& forced = recording.confirmation;
+  return forced.begun_ns != 0 && forced.ended_ns == 0 && isolate.last_mark_compact_ns >= forced.begun_ns;
+}
+
+constexpr const char* kCutInTheMidst =
+    "the recording ends in the midst of a forced full GC, which has not freed all of the garbage yet";
 constexpr const char* kWaitsForATurn =
     "an addon may free it in a finalizer, which no turn of the event loop after the full GC has run yet";
 
@@ -41,9 +50,9 @@ Collectors::Collectors(const Recording& recording, const std::vector<ClassifiedU
 
 void Collectors::ReadIsolates() {
   for (const Isolate& isolate : recording_.isolates) {
-    const Collector collector = {static_cast<uint32_t>(isolate.mark_compacts),
-                                 SecondsOf(isolate.previous_mark_compact_ns), HasLetGo(recording_, isolate),
-                                 WasCollectedAtEnd(recording_, isolate)};
+    Collector collector = {static_cast<uint32_t>(isolate.mark_compacts), SecondsOf(isolate.previous_mark_compact_ns),
+                           HasLetGo(recording_, isolate), WasCollectedAtEnd(recording_, isolate)};
+    if (WasCutInTheMidst(recording_, isolate)) collector = {.gone = collector.gone, .doubt = kCutInTheMidst};
     if (!main_.has_value()) main_ = collector;
     if (isolate.thread != recording::kNoIndex) by_thread_[isolate.thread] = collector;
   }

@@ -1,6 +1,7 @@
 #include "report/garbage.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/types/span.h"
 
@@ -29,17 +30,26 @@ uint64_t LiveBytes(const Recording& recording, const Checkpoint& checkpoint) {
 
 uint64_t Distance(uint64_t left, uint64_t right) { return left > right ? left - right : right - left; }
 
+uint64_t CollectionAtEndBegan(const Recording& recording) {
+  const bool is_known = recording.confirmation.kind == static_cast<uint32_t>(recording::ConfirmationKind::kAtEnd) &&
+                        recording.confirmation.begun_ns != 0;
+  return is_known ? recording.confirmation.begun_ns : std::numeric_limits<uint64_t>::max();
+}
+
 }  // namespace
 
 // The one before the collection has as many bytes alive as the header says there were: one that was taken earlier, or
-// afterwards, would name the wrong stacks. Other threads allocate between the two counts.
+// afterwards, would name the wrong stacks. Other threads allocate between the two counts. On a busy machine a
+// collection may take so long that several come after it.
 const Checkpoint* FindCheckpointBeforeGc(const Recording& recording) {
   constexpr size_t kYoungest = 3;
   const uint64_t expected = recording.totals.live_bytes_before_gc;
   const uint64_t tolerance = 4096 + expected / 500;
   const Checkpoint* best = nullptr;
   uint64_t best_distance = 0;
-  const size_t count = recording.checkpoints.size();
+  const uint64_t began_ns = CollectionAtEndBegan(recording);
+  size_t count = recording.checkpoints.size();
+  while (count > 0 && recording.checkpoints[count - 1].time_ns > began_ns) --count;
   for (size_t i = count - std::min(count, kYoungest); i < count; ++i) {
     const uint64_t distance = Distance(LiveBytes(recording, recording.checkpoints[i]), expected);
     if (distance > tolerance || (best != nullptr && distance > best_distance)) continue;

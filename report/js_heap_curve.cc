@@ -46,7 +46,8 @@ void ReadExact(const recording::Recording& recording, double end, HeapCurve* cur
     if (curve->forced || !is_whole) curve->exact.pop_back();
     is_whole = sample.heap_used_least != 0 && sample.heap_used_least <= before;
     curve->forced = SecondsOf(sample.time_ns) > end;
-    curve->exact.push_back({SecondsOf(sample.time_ns), static_cast<double>(before)});
+    // A busy machine may take a second for ours: the program stood still from when it began.
+    curve->exact.push_back({std::min(SecondsOf(sample.time_ns), end), static_cast<double>(before)});
   }
 }
 

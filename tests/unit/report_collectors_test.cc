@@ -93,7 +93,8 @@ TEST(Collectors, InAWorkerThatIsCollectedAtTheEndFinalizersWait) {
   Program program;
   program.CollectAtTheEnd();
   program.recording.confirmation = {.kind = static_cast<uint32_t>(recording::ConfirmationKind::kAtEnd),
-                                    .begun_ns = 9 * kSecond};
+                                    .begun_ns = 9 * kSecond,
+                                    .ended_ns = 9 * kSecond + 2};
   ClassifiedUse owned = program.Classified(1), reference = program.Classified(0);
   owned.addon_role = AddonRole::kOwner;
   reference.addon_role = AddonRole::kNodeApi;
@@ -101,6 +102,17 @@ TEST(Collectors, InAWorkerThatIsCollectedAtTheEndFinalizersWait) {
   program.recording.isolates[1].last_mark_compact_ns = 9 * kSecond + 1;
   EXPECT_EQ(Collectors(program.recording, {owned, reference, program.Waiting(50)}).Of(owned)->full_gcs, 0u);
   EXPECT_EQ(Collectors(program.recording, {owned}).Of(owned)->full_gcs, 2u) << "no finalizer of it anywhere";
+}
+
+TEST(Collectors, AForcedGcThatWasCutInItsMidstDoesNotCount) {
+  Program program;
+  program.recording.isolates[0].last_mark_compact_ns = 9 * kSecond + 2;
+  program.recording.isolates[1].last_mark_compact_ns = 9 * kSecond - 2;
+  program.recording.confirmation.begun_ns = 9 * kSecond;
+  EXPECT_EQ(Collectors(program.recording, {}).Of(program.Classified(0))->full_gcs, 0u);
+  EXPECT_EQ(Collectors(program.recording, {}).Of(program.Classified(1))->full_gcs, 2u) << "not begun there";
+  program.recording.confirmation.ended_ns = 9 * kSecond + 3;
+  EXPECT_EQ(Collectors(program.recording, {}).Of(program.Classified(0))->full_gcs, 7u);
 }
 
 TEST(Collectors, OutsideNodeThereIsNone) {
@@ -125,6 +137,20 @@ TEST(Collectors, WhatAnAddonMayFinalizeIsJudgedByTheGcBeforeTheEnd) {
       << "no finalizer of it anywhere";
   EXPECT_EQ(Collectors(program.recording, {owned, reference, program.Waiting(3)}).Of(owned)->full_gcs, 7u)
       << "next to no finalizer waits";
+}
+
+TEST(Collectors, OnABusyMachineManyCheckpointsComeAfterTheGcHasBegun) {
+  Program program;
+  program.CollectAtTheEnd();
+  ClassifiedUse owned = program.Classified(0), reference = program.Classified(1);
+  owned.addon_role = AddonRole::kOwner;
+  reference.addon_role = AddonRole::kNodeApi;
+  const std::vector<ClassifiedUse> uses = {owned, reference, program.Waiting(50)};
+  program.recording.confirmation.kind = static_cast<uint32_t>(recording::ConfirmationKind::kAtEnd);
+  for (uint32_t i = 1; i < 5; ++i) {
+    program.recording.checkpoints.push_back({.time_ns = 10 * kSecond + i, .mark_compacts = 7, .entry_count = 0});
+  }
+  EXPECT_EQ(Collectors(program.recording, uses).Of(owned)->full_gcs, 4u);
 }
 
 TEST(Collectors, PostedArrayBuffersNeedAGcOfEachIsolate) {

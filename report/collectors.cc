@@ -25,6 +25,7 @@ bool WasCollectedAtEnd(const Recording& recording, const Isolate& isolate) {
 }
 
 constexpr const char* kNotMet = "the collections of its thread are not known: it has not come to its event loop";
+
 // V8 sweeps while the program runs on: what the collection found dead is freed some milliseconds after it. Before the
 // next one is counted, all of that is done; between two that we force one after the other, it may not be.
 bool WasCutInTheMidst(const Recording& recording, const Isolate& isolate) {

@@ -18,7 +18,7 @@ constexpr double kSureGrowth = 3, kDoubtfulGrowth = 1.5;  // seconds
 constexpr double kFewestSurvivors = 4, kFewSurvivors = 10, kManySurvivors = 50;
 constexpr double kFewMustStay = 0.5, kFewMustOccupy = 0.6;
 constexpr uint64_t kLeastFewBytes = 128 * 1024, kLeastBytes = 16 * 1024, kLeastBytesWithoutSite = 64 * 1024,
-                   kLeastV8Bytes = 512 * 1024;
+                   kLeastV8Bytes = 1024 * 1024;
 constexpr double kOnePieceOfWork = 10;  // turns of the event loop
 constexpr double kEverLess = 0.75, kLittleAtLast = 0.4, kFewTurnsOfAThird = 10;
 constexpr double kSilentShare = 0.25, kSilentPauses = 2;

@@ -44,18 +44,39 @@ bool IsRecordingFile(const std::string& path) {
          magic == recording::kMagic;
 }
 
+bool WriteMagic(const UniqueFd& file) {
+  return pwrite(file.get(), &recording::kMagic, sizeof recording::kMagic, 0) == sizeof recording::kMagic;
+}
+
+// Where the file system has files without a name: it gets its name when it says already what it is. Otherwise errno.
+UniqueFd CreateWhole(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const UniqueFd nameless(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!nameless.valid() || !WriteMagic(nameless)) return UniqueFd();
+  const std::string link = absl::StrCat("/proc/self/fd/", nameless.get());
+  ReachTestPoint("file made");
+  if (linkat(AT_FDCWD, link.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) return UniqueFd();
+  return UniqueFd(open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));  // by its name, which /proc/PID/maps shows
+}
+
+UniqueFd CreateInSteps(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!fd.valid() || WriteMagic(fd)) return fd;
+  const int error = errno;
+  unlink(path.c_str());
+  errno = error;
+  return UniqueFd();
+}
+
 // A new file that only we may read. One that is there is replaced only when it is a recording, and never emptied:
-// somebody may be reading it. It says at once what it will be: should we be killed before the recorder has written its
-// header, the next attach may replace it.
+// somebody may be reading it. It says from the beginning what it will be: should we be killed before the recorder has
+// written its header, the next attach may replace it.
 absl::StatusOr<UniqueFd> CreateRecording(const std::string& path) {
   for (bool again : {false, true}) {
-    UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (fd.valid()) {
-      if (pwrite(fd.get(), &recording::kMagic, sizeof recording::kMagic, 0) == sizeof recording::kMagic) return fd;
-      const int error = errno;
-      unlink(path.c_str());
-      return absl::UnavailableError(absl::StrCat("cannot write the recording ", path, ": ", strerror(error)));
-    }
+    UniqueFd fd = CreateWhole(path);
+    if (!fd.valid() && errno != EEXIST) fd = CreateInSteps(path);
+    if (fd.valid()) return fd;
     if (errno != EEXIST || again)
       return absl::UnavailableError(absl::StrCat("cannot create the recording ", path, ": ", strerror(errno)));
     if (!IsRecordingFile(path))

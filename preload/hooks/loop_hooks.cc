@@ -31,17 +31,28 @@ int WaitInSlices(int epoll, int timeout_ms, Wait wait) {
   while (left < 0 || left > kPollSliceMs) {
     int result = wait(kPollSliceMs);
     if (result != 0) return result;
-    SafePoint(epoll, left);
+    SafePoint(epoll, left, true);
     if (timeout_ms >= 0) left = timeout_ms - MillisecondsSince(start_ns);
     if (timeout_ms >= 0 && left < 0) left = 0;
   }
   return wait(left);
 }
 
+// The thread's last poll was interrupted by a signal: libuv polls again, without a turn of the loop.
+__thread bool t_interrupted __attribute__((tls_model("initial-exec")));
+
+bool TakeInterrupted() {
+  const bool interrupted = t_interrupted;
+  t_interrupted = false;
+  return interrupted;
+}
+
 template <typename Wait>
 int Poll(int epoll, int timeout_ms, Wait wait) {
-  bool in_slices = SafePoint(epoll, timeout_ms);
-  return in_slices ? WaitInSlices(epoll, timeout_ms, wait) : wait(timeout_ms);
+  bool in_slices = SafePoint(epoll, timeout_ms, TakeInterrupted());
+  int result = in_slices ? WaitInSlices(epoll, timeout_ms, wait) : wait(timeout_ms);
+  t_interrupted = result < 0 && errno == EINTR;
+  return result;
 }
 
 }  // namespace
@@ -58,7 +69,7 @@ NODELEAK_HOOK int epoll_pwait(int epoll, epoll_event* events, int room, int time
 NODELEAK_HOOK int epoll_pwait2(int epoll, epoll_event* events, int room, const timespec* timeout,
                                const sigset_t* mask) {
   bool returns_at_once = timeout != nullptr && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
-  SafePoint(epoll, returns_at_once ? 0 : -1);
+  SafePoint(epoll, returns_at_once ? 0 : -1, TakeInterrupted());
   if (process_originals().epoll_pwait2 == nullptr) {
     errno = ENOSYS;
     return -1;

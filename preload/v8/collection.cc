@@ -173,7 +173,8 @@ void ServeCollection(IsolateRecord* record, Place place) {
     default:
       return;
   }
-  if (place == Place::kOwnLoop) WakeEventLoop(*record);  // an idle loop would not turn by itself
+  const bool in_own_loop = place == Place::kOwnLoop || place == Place::kOwnLoopAgain;
+  if (in_own_loop) WakeEventLoop(*record);  // an idle loop would not turn by itself
 }
 
 void CollectionGone(IsolateRecord* record) {

@@ -24,9 +24,10 @@ enum class CollectionStep : uint32_t {
 
 // On the isolate's thread, where V8 may be called. `place` says what may be expected of it.
 enum class Place : uint8_t {
-  kOwnLoop,     // the isolate's event loop is about to poll
-  kNestedLoop,  // another loop polls: spawnSync
-  kInterrupt,   // in the middle of JavaScript
+  kOwnLoop,       // the isolate's event loop is about to poll
+  kOwnLoopAgain,  // the same, and the loop has not turned since the last poll, which a signal interrupted
+  kNestedLoop,    // another loop polls: spawnSync
+  kInterrupt,     // in the middle of JavaScript
 };
 void ServeCollection(IsolateRecord* record, Place place);
 

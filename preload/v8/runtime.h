@@ -25,8 +25,9 @@ void SeenAtLibcCall();
 
 // Called at the entry of epoll_pwait / epoll_wait with the timeout of the call: the safe point. Does what was
 // requested. True: an isolate's thread is about to wait where it cannot be woken for a later request (spawnSync runs a
-// loop of its own); the caller had better wait in slices of kPollSliceMs.
-bool SafePoint(int epoll_fd, int timeout_ms);
+// loop of its own); the caller had better wait in slices of kPollSliceMs. `again`: the thread's last poll was
+// interrupted by a signal, and the loop has not turned since.
+bool SafePoint(int epoll_fd, int timeout_ms, bool again);
 inline constexpr int kPollSliceMs = 50;
 
 // The calling thread, which a tracer has borrowed while it waited in the loop's poll or in Atomics.wait, is at a safe

@@ -55,7 +55,7 @@ void BeginPicture(IsolateRecord* record, Place place) {
     Finish();
     return Then();
   }
-  if (place != Place::kOwnLoop) return FinishPicture(record, 0);
+  if (place != Place::kOwnLoop && place != Place::kOwnLoopAgain) return FinishPicture(record, 0);
   g_turns = 0;
   g_turning_since_ns = MonotonicNanoseconds();
   __atomic_store_n(&g_state, static_cast<uint32_t>(kTurning), __ATOMIC_RELEASE);
@@ -67,6 +67,7 @@ void ServeEndRequest(IsolateRecord* record, Place place) {
   if (state == kIdle || !record->is_main) return;
   if (state == kAsked && Advance(kAsked, kBegun)) return BeginPicture(record, place);
   if (state != kTurning) return;
+  if (place == Place::kOwnLoopAgain) return;  // a signal came, maybe our own: no turn
   if (place == Place::kOwnLoop && ++g_turns < kEndTurns) return WakeEventLoop(*record);
   if (Advance(kTurning, kBegun)) FinishPicture(record, g_turns);
 }
@@ -197,14 +198,14 @@ bool BorrowedSafePoint(bool end) {
   return done;
 }
 
-bool SafePoint(int epoll_fd, int timeout_ms) {
+bool SafePoint(int epoll_fd, int timeout_ms, bool again) {
   if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording()) return false;
   int saved_errno = errno;
   bool cannot_be_woken = false;
   if (IsolateRecord* record = FindOrRegisterIsolate()) {
-    LoopTurns(record->index);
+    if (!again) LoopTurns(record->index);
     const bool own_loop = record->loop != nullptr && record->poll_fd == epoll_fd;
-    const Place place = own_loop ? Place::kOwnLoop : Place::kNestedLoop;
+    const Place place = !own_loop ? Place::kNestedLoop : again ? Place::kOwnLoopAgain : Place::kOwnLoop;
     if (timeout_ms == 0 && record->is_main && IsCleanupPoll()) {
       if (!FinishEndTurns(record)) TakePictureInCleanup(record);
     } else {

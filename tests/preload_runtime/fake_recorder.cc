@@ -32,6 +32,7 @@ int g_log = -1;
 uint32_t g_isolates;
 uint32_t g_threads;
 uint32_t g_statistics;
+uint32_t g_turns;  // of event loops
 
 __attribute__((format(printf, 1, 2))) void Log(const char* format, ...) {
   if (g_log < 0) return;
@@ -85,6 +86,7 @@ uint32_t RecordingNumber() { return 0; }
 bool IsRecording() { return __atomic_load_n(&g_recording, __ATOMIC_RELAXED); }
 void Freeze(recording::FreezeReason reason) {
   if (!__atomic_exchange_n(&g_recording, false, __ATOMIC_ACQ_REL)) return;
+  Log("Turns %u", __atomic_load_n(&g_turns, __ATOMIC_RELAXED));
   Log("Freeze %u gcs=%u statistics=%u heap=%zu", static_cast<unsigned>(reason), v8::CurrentMajorGcCount(), g_statistics,
       mallinfo2().uordblks + mallinfo2().hblkhd);
 }
@@ -107,7 +109,7 @@ void CollectionFinished(const GcEvent& event) {
   Log("Gc isolate=%u type=%u ns=%llu", event.isolate, event.v8_type,
       static_cast<unsigned long long>(event.duration_ns));
 }
-void LoopTurns(uint32_t) {}
+void LoopTurns(uint32_t) { __atomic_fetch_add(&g_turns, 1u, __ATOMIC_RELAXED); }
 void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics) {
   ++g_statistics;
   Log("HeapStatistics %u total=%llu used=%llu limit=%llu external=%llu contexts=%llu", isolate,

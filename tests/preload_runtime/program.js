@@ -40,6 +40,12 @@ const programs = {
     setInterval(() => {}, 1000);
     ready();
   },
+  hundredSignals(signal) {
+    let left = 100;
+    process.on(signal, () => { console.log('handled'); if (--left === 0) process.exit(); });
+    setInterval(() => {}, 1000);
+    ready();
+  },
   handlerOff(signal) {
     const listener = () => console.log('handled');
     process.on(signal, listener);

@@ -39,7 +39,16 @@ def cpu_ticks(pid):
         return int(file.read().rsplit(')', 1)[1].split()[11])
 
 
-def run(command, shim, send=None, env=None, stdin=None, times=1, busy_ticks=0):
+def wait_for_poll(pid):
+    """Until the main thread sleeps in epoll_wait or epoll_pwait."""
+    for _ in range(GRACE * 1000):
+        with open(f'/proc/{pid}/syscall') as file:
+            if file.read().split(' ')[0] in ('232', '281'):
+                return
+        time.sleep(0.001)
+
+
+def run(command, shim, send=None, env=None, stdin=None, times=1, busy_ticks=0, in_poll=False):
     """Runs to the end; `send` signals it once it has said that it is ready and has used `busy_ticks` of CPU."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(('NODELEAK', 'LD_PRELOAD'))}
     with tempfile.TemporaryDirectory() as folder:
@@ -58,6 +67,8 @@ def run(command, shim, send=None, env=None, stdin=None, times=1, busy_ticks=0):
                 for i in range(times):
                     if i > 0:
                         stdout += process.stdout.readline()
+                    if in_poll:
+                        wait_for_poll(process.pid)
                     process.send_signal(send)
             sent = time.monotonic()
             stdout += process.communicate(stdin, timeout=GRACE)[0]
@@ -176,6 +187,14 @@ class RuntimeTest(unittest.TestCase):
             result = self.both([node, PROGRAM, 'handlerOnce', number.name], send=number, times=2)
             self.assertEqual(-number, result.status)
             self.expect_picture(result, BY_SIGNAL)
+
+    @on_each_node
+    def test_a_poll_that_a_signal_interrupts_is_no_turn_of_the_loop(self, node):
+        result = self.both([node, PROGRAM, 'hundredSignals', 'SIGUSR2'], send=signal.SIGUSR2, times=100, in_poll=True)
+        turns = int(result.lines(r'^Turns (\d+)')[0].group(1))
+        # It polls three times for each signal: again, without waiting, and until the next one.
+        self.assertGreaterEqual(turns, 200)
+        self.assertLess(turns, 250)
 
     @on_each_node
     def test_each_worker_is_an_isolate(self, node):

@@ -14,6 +14,7 @@
 #include "cli/console.h"
 #include "cli/file_names.h"
 #include "recording/reader.h"
+#include "report/recording_facts.h"
 #include "report/report.h"
 
 namespace nodeleak::cli {
@@ -68,7 +69,7 @@ class Reporter {
       : settings_(settings), stream_(stream), root_(std::move(root)) {}
 
   ReportingOutcome Run(const std::vector<std::string>& recordings) {
-    for (const std::string& path : recordings) Summarize(path);
+    for (const std::string& path : recordings) Summarize(path, recordings.size() > 1);
     int main_process = report::PickMainProcess(processes_);
     for (size_t i = 0; i < processes_.size(); ++i) ReportProcess(processes_[i], static_cast<int>(i) == main_process);
     if (!settings_.quiet) SayWhereTheRecordingsAre(main_process);
@@ -96,9 +97,12 @@ class Reporter {
     return &*loaded_;
   }
 
-  void Summarize(const std::string& path) {
+  // Of one that is alone only the report tells how much is outstanding.
+  void Summarize(const std::string& path, bool is_one_of_several) {
     const recording::Recording* recording = Load(path);
-    if (recording != nullptr) processes_.push_back(report::SummarizeRecording(*recording, path));
+    if (recording == nullptr) return;
+    processes_.push_back(is_one_of_several ? report::SummarizeRecording(*recording, path, &symbolizer_)
+                                           : report::ProcessSummary{report::DescribeProcess(*recording), 0, path, ""});
   }
 
   bool WantsReportOf(bool is_main) const {
@@ -203,6 +207,7 @@ class Reporter {
   }
 
   const Settings& settings_;
+  symbolizer::Symbolizer symbolizer_;  // of summaries
   const TextStream stream_;
   const std::string root_;
   std::vector<report::ProcessSummary> processes_;

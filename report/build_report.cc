@@ -54,20 +54,6 @@ std::vector<KindTotal> SumKinds(const std::vector<ClassifiedUse>& uses) {
   return HeaviestFirst(kinds);
 }
 
-// What is larger than all that the process has resident is not in use as a whole, and neither are V8's cages.
-uint64_t SetAsideReservations(uint64_t rss_bytes, std::vector<ClassifiedUse>* uses) {
-  constexpr uint64_t kSmallestCage = 16u << 20;  // smaller ones are pages that V8 cut out of a cage and uses
-  uint64_t reserved = 0;
-  for (ClassifiedUse& use : *uses) {
-    if (use.use->source == Source::kMapping) {
-      if (use.is_cage) SetAsideMappings(kSmallestCage, use.use);
-      if (rss_bytes != 0) SetAsideMappings(std::max(rss_bytes, kSmallestCage), use.use);
-    }
-    reserved += use.use->reserved_bytes;
-  }
-  return reserved;
-}
-
 std::vector<ThreadTotal> SumThreads(const Recording& recording, const std::vector<ClassifiedUse>& uses,
                                     const std::vector<std::string>& thread_names) {
   std::map<std::string, ThreadTotal> by_name;
@@ -271,23 +257,10 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
 
 absl::StatusOr<Report> BuildReport(const Recording& recording, const ReportOptions& options) {
   symbolizer::Symbolizer symbolizer(options.symbolizer);
-  NativeNames names;
-  names.symbolize = [&](const symbolizer::ModuleRef& module, absl::Span<const uint64_t> addresses) {
-    return symbolizer.SymbolizeBatch(module, addresses);
-  };
-  names.describe = [&](const symbolizer::ModuleRef& module) { return symbolizer.Describe(module); };
   ReportOptions with_root = options;
   if (with_root.root.empty())
     with_root.root = recording::RootOfProcess(recording.process.pid, recording.process.process_start_ticks);
-  return BuildReportWithNames(recording, with_root, names);
-}
-
-ProcessSummary SummarizeRecording(const Recording& recording, std::string recording_path) {
-  ProcessSummary summary;
-  summary.process = DescribeProcess(recording);
-  summary.recording = std::move(recording_path);
-  summary.outstanding_bytes = recording.totals.live_bytes;
-  return summary;
+  return BuildReportWithNames(recording, with_root, NamesFrom(&symbolizer));
 }
 
 }  // namespace nodeleak::report

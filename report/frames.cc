@@ -54,6 +54,15 @@ bool MayHavePackage(std::string_view path) { return IsInNodeModules(path) || pat
 
 }  // namespace
 
+NativeNames NamesFrom(symbolizer::Symbolizer* symbolizer) {
+  NativeNames names;
+  names.symbolize = [symbolizer](const symbolizer::ModuleRef& module, absl::Span<const uint64_t> addresses) {
+    return symbolizer->SymbolizeBatch(module, addresses);
+  };
+  names.describe = [symbolizer](const symbolizer::ModuleRef& module) { return symbolizer->Describe(module); };
+  return names;
+}
+
 const std::string& Packages::Of(std::string_view path) {
   const auto [entry, is_new] = label_of_.try_emplace(std::string(path));
   if (is_new && MayHavePackage(path)) {
@@ -62,14 +71,15 @@ const std::string& Packages::Of(std::string_view path) {
   return entry->second;
 }
 
-FrameTable::FrameTable(const recording::Recording& recording, const NativeNames& names, const std::string& root)
+FrameTable::FrameTable(const recording::Recording& recording, const NativeNames& names, const std::string& root,
+                       const std::vector<bool>* wanted)
     : recording_(recording), frames_(recording.frames.size()) {
   for (size_t i = 0; i < frames_.size(); ++i) {
     const recording::Frame& frame = recording.frames[i];
     if (static_cast<recording::FrameType>(frame.type) == recording::FrameType::kNative) continue;
     frames_[i].push_back(Classified(ResolveScript(frame), {}));
   }
-  ResolveNative(names, root);
+  ResolveNative(names, root, wanted);
   NumberLooks();
 }
 
@@ -131,9 +141,10 @@ Frame FrameTable::UnnamedNative(const recording::Frame& source) const {
   return frame;
 }
 
-void FrameTable::ResolveNative(const NativeNames& names, const std::string& root) {
+void FrameTable::ResolveNative(const NativeNames& names, const std::string& root, const std::vector<bool>* wanted) {
   std::map<uint32_t, std::vector<uint32_t>> frames_of_module;
   for (uint32_t i = 0; i < frames_.size(); ++i) {
+    if (wanted != nullptr && !(*wanted)[i]) continue;
     const recording::Frame& frame = recording_.frames[i];
     if (static_cast<recording::FrameType>(frame.type) == recording::FrameType::kNative) {
       frames_of_module[frame.module_or_function].push_back(i);

@@ -24,6 +24,9 @@ struct NativeNames {
   std::function<symbolizer::ModuleInfo(const symbolizer::ModuleRef&)> describe;
 };
 
+// `symbolizer` must outlive them.
+NativeNames NamesFrom(symbolizer::Symbolizer* symbolizer);
+
 // npm package ("name@version") of a file; "" for none. Remembers its answers.
 class Packages {
  public:
@@ -37,9 +40,10 @@ class Packages {
 
 class FrameTable {
  public:
-  // Resolves every frame of the recording at once: addresses are looked up module by module. `recording` must outlive
-  // the table.
-  FrameTable(const recording::Recording& recording, const NativeNames& names, const std::string& root);
+  // Resolves every frame of the recording at once, or those that are `wanted` (by index; all other stacks must not be
+  // looked at): addresses are looked up module by module. `recording` must outlive the table.
+  FrameTable(const recording::Recording& recording, const NativeNames& names, const std::string& root,
+             const std::vector<bool>* wanted = nullptr);
 
   // Innermost first, hidden frames left out. Empty for stack 0 and for stacks that are damaged.
   StackView View(uint32_t stack) const;
@@ -48,7 +52,7 @@ class FrameTable {
   const std::map<std::string, std::string>& unnamed_modules() const { return unnamed_modules_; }
 
  private:
-  void ResolveNative(const NativeNames& names, const std::string& root);
+  void ResolveNative(const NativeNames& names, const std::string& root, const std::vector<bool>* wanted);
   void NameModule(uint32_t module, const std::vector<uint32_t>& frames, const NativeNames& names,
                   const std::string& root);
   void SetNative(uint32_t frame, const ModuleClass& module, const std::vector<symbolizer::SymbolFrame>& symbols);

@@ -249,6 +249,19 @@ std::string HashId(std::string_view key) {
   return absl::StrFormat("%016x", hash);
 }
 
+uint64_t SetAsideReservations(uint64_t rss_bytes, std::vector<ClassifiedUse>* uses) {
+  constexpr uint64_t kSmallestCage = 16u << 20;  // smaller ones are pages that V8 cut out of a cage and uses
+  uint64_t reserved = 0;
+  for (ClassifiedUse& use : *uses) {
+    if (use.use->source == Source::kMapping) {
+      if (use.is_cage) SetAsideMappings(kSmallestCage, use.use);
+      if (rss_bytes != 0) SetAsideMappings(std::max(rss_bytes, kSmallestCage), use.use);
+    }
+    reserved += use.use->reserved_bytes;
+  }
+  return reserved;
+}
+
 std::vector<ClassifiedUse> ClassifyUses(std::vector<Use>* uses, const FrameTable& frames, Packages* packages) {
   std::vector<ClassifiedUse> classified;
   classified.reserve(uses->size());

@@ -30,6 +30,10 @@ struct ClassifiedUse {
   AddonRole addon_role = AddonRole::kNone;
   bool is_message = false;  // part of a postMessage between threads
 };
+// What is larger than all that the process has resident is not in use as a whole, and neither are V8's cages: from live
+// to reserved. How much is reserved then.
+uint64_t SetAsideReservations(uint64_t rss_bytes, std::vector<ClassifiedUse>* uses);
+
 std::vector<ClassifiedUse> ClassifyUses(std::vector<Use>* uses, const FrameTable& frames, Packages* packages);
 
 // All groups that hold anything, heaviest first.

@@ -67,9 +67,11 @@ struct ProcessSummary {
   std::string problem;             // why there is no report; then outstanding_bytes is not known
 };
 ProcessSummary Summarize(const Report& report, std::string recording_path);
-// For a process of which a full report is not wanted: no names are looked up, so it is cheap. Without them kinds cannot
-// be told apart, so it counts malloc blocks only.
-ProcessSummary SummarizeRecording(const recording::Recording& recording, std::string recording_path);
+// For a process of which a full report is not wanted: only those names are looked up that tell which mappings are
+// outstanding memory and which are pages of the JavaScript heap. Several recordings may share a symbolizer, so that
+// symbol tables are read once.
+ProcessSummary SummarizeRecording(const recording::Recording& recording, std::string recording_path,
+                                  symbolizer::Symbolizer* symbolizer);
 
 // The index of the process whose full report is printed: the largest that is not a launcher (npm, npx...), or the
 // largest of all when there are only launchers. Empty: -1.

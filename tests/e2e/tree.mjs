@@ -47,6 +47,26 @@ await run({
     assert.match(result.stderr, /forker\.js/);
   },
 
+  // A mapping, not a block; and the pages of the JavaScript heap are none.
+  'WebAssembly memory counts in the summary'() {
+    const program = file('wasm-child.js', `
+      if (process.argv[2]) {
+        globalThis.memory = new WebAssembly.Memory({ initial: 800 });
+        new Uint8Array(globalThis.memory.buffer).fill(1);
+      } else {
+        globalThis.kept = Buffer.allocUnsafeSlow(5000011).fill(1);
+        require('child_process').spawnSync(process.execPath, [__filename, 'child']);
+      }`);
+    const result = runIn([NODE, program]);
+    const largest = result.reports.reduce((a, b) => (b.totals.liveBytes > a.totals.liveBytes ? b : a));
+    assert.match(result.stderr, new RegExp(`the report below is of ${largest.process.pid}$`, 'm'));
+    for (const { process: { pid }, totals: { liveBytes } } of result.reports) {
+      const shown = (liveBytes / (1 << 20)).toFixed(1);
+      assert.match(result.stderr, new RegExp(`^ *${pid} +${shown} MiB `, 'm'), result.stderr);
+    }
+    assert(largest.totals.liveBytes > 800 * 65536);
+  },
+
   'a cluster of three'() {
     const program = file('cluster.js', `
       const cluster = require('cluster');

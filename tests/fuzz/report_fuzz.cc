@@ -79,6 +79,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CheckText(*report, {.top = 0});
   PROMISE(!RenderJson(*report).empty());
   RenderFolded(*report);
-  RenderSummary({Summarize(*report, "nodeleak.node.1.rec"), SummarizeRecording(*recording, "")}, 0);
+  const ProcessSummary summary = SummarizeRecordingWithNames(*recording, "", "", FakeNames());
+  PROMISE(summary.outstanding_bytes == report->totals.live_bytes);
+  RenderSummary({Summarize(*report, "nodeleak.node.1.rec"), summary}, 0);
   return 0;
 }

@@ -1,5 +1,8 @@
 #include "report/classify.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "report/classify_rules.h"
 
 namespace nodeleak::report {
@@ -109,6 +112,16 @@ bool IsUnnamedAllocator(absl::Span<const ClassifiedFrame* const> run, size_t i) 
          (caller.native.kind == Kind::kZlib || caller.native.kind == Kind::kBrotli);
 }
 
+// Threads and main begin in libc, and it calls back into programs (qsort): it does not own what they allocate. What a
+// stripped libc calls them is not known.
+bool OnlyCalledThem(const ClassifiedFrame& frame) {
+  constexpr std::string_view kStarters[] = {"start_thread",      "clone",  "clone3",      "__libc_start_call_main",
+                                            "__libc_start_main", "_start", "thread_start"};
+  if (frame.native.role != FrameRole::kOwner || frame.native.kind != Kind::kLibc) return false;
+  const std::string& function = frame.frame.function;
+  return function.empty() || std::find(std::begin(kStarters), std::end(kStarters), function) != std::end(kStarters);
+}
+
 OwnerSearch FindOwner(absl::Span<const ClassifiedFrame* const> run, Source source) {
   OwnerSearch found;
   std::optional<Kind> hint;  // of library plumbing: the outermost counts
@@ -116,6 +129,7 @@ OwnerSearch FindOwner(absl::Span<const ClassifiedFrame* const> run, Source sourc
     if (run[i]->frame.type != FrameType::kNative) continue;
     const FrameClass& frame = run[i]->native;
     if (IsUnnamedAllocator(run, i)) continue;
+    if (found.origin.has_value() && found.kind == Kind::kNative && OnlyCalledThem(*run[i])) continue;
     if (IsSpecial(frame, source)) {
       // Wasm memories are reached through the machinery of array buffers: the outer one knows better.
       if (!found.special || frame.kind == Kind::kWasmMemory) found.kind = frame.kind;

@@ -64,6 +64,32 @@ TEST(Classify, ABufferIsAnArrayBufferOfTheFunctionThatBuildsIt) {
              Kind::kArrayBuffer, "v8::internal::ConstructBuffer");
 }
 
+// A thread whose frames are all of the standard library's kind: libc began it, but wanted nothing.
+TEST(Classify, WhatAProgramsThreadAllocatesIsNotLibcs) {
+  constexpr char kProgram[] = "/opt/bin/server", kLibc[] = "/lib/x86_64-linux-gnu/libc.so.6";
+  for (const char* begin : {"start_thread", ""}) {
+    ExpectKind(std::move(StackBuilder()
+                             .In("/lib/x86_64-linux-gnu/libstdc++.so.6")
+                             .Native("operator new")
+                             .In(kProgram)
+                             .Native("std::vector<...>::_M_realloc_insert<...>")
+                             .Native("std::thread::_State_impl<...>::_M_run")
+                             .In(kLibc)
+                             .Native(begin)
+                             .Native("clone3")),
+               Kind::kNative, "std::thread::_State_impl<...>::_M_run");
+  }
+  ExpectKind(std::move(StackBuilder().In(kLibc).Native("malloc").Native("start_thread")), Kind::kLibc, "start_thread");
+  ExpectKind(std::move(StackBuilder()
+                           .In(kProgram)
+                           .Native("std::vector<...>::push_back")
+                           .In(kLibc)
+                           .Native("")
+                           .In(kProgram)
+                           .Native("compare_all")),
+             Kind::kNative, "compare_all");
+}
+
 // Exact counts of buffers depend on it.
 TEST(Classify, TheDescriptorOfABackingStoreIsNotABuffer) {
   ExpectKind(

@@ -29,7 +29,16 @@ void Ends(recording::FreezeReason reason, int code) {
   if (IsRecording()) Freeze(reason);
 }
 
-// return from main() does not go through the symbol exit.
+MainFunction g_main;
+
+// Before what main left behind is destroyed: a static std::map that grew all the time would be gone otherwise.
+int MainAndItsEnd(int count, char** arguments, char** environment) {
+  const int code = g_main(count, arguments, environment);
+  Ends(recording::FreezeReason::kExitCall, code);
+  return code;
+}
+
+// Ends that go neither through main nor through the symbol exit: the last thread's, after pthread_exit in main.
 void AtLibcExit(int code, void*) { Ends(recording::FreezeReason::kLibcAtExit, code); }
 
 void InForkedChild() {
@@ -68,9 +77,25 @@ void StartProcessHooks() {
 
 using nodeleak::preload::CloneFunction;
 using nodeleak::preload::Ends;
+using nodeleak::preload::g_main;
 using nodeleak::preload::Guard;
+using nodeleak::preload::IsRecording;
+using nodeleak::preload::MainAndItsEnd;
+using nodeleak::preload::MainFunction;
 using nodeleak::preload::process_originals;
+using nodeleak::preload::VoidFunction;
+using nodeleak::preload::v8::RuntimeStarted;
 using nodeleak::recording::FreezeReason;
+
+// Called once, by _start, after all constructors. Node ends in its own way (preload/v8/end_of_process.h).
+NODELEAK_HOOK int __libc_start_main(MainFunction main, int count, char** arguments, VoidFunction init,
+                                    VoidFunction fini, VoidFunction loader_fini, void* stack_end) {
+  if (IsRecording() && !RuntimeStarted()) {
+    g_main = main;
+    main = MainAndItsEnd;
+  }
+  return process_originals().libc_start_main(main, count, arguments, init, fini, loader_fini, stack_end);
+}
 
 NODELEAK_HOOK void exit(int code) noexcept {
   Ends(FreezeReason::kExitCall, code);

@@ -12,9 +12,13 @@ namespace nodeleak::preload {
 
 using SignalHandler = void (*)(int);
 using CloneFunction = int (*)(void*);
+using MainFunction = int (*)(int, char**, char**);
+using VoidFunction = void (*)();
 
 // One row per function: member, symbol, type of the function.
 #define NODELEAK_PROCESS_ORIGINALS(ROW)                                                                   \
+  ROW(libc_start_main, "__libc_start_main",                                                               \
+      int(MainFunction, int, char**, VoidFunction, VoidFunction, VoidFunction, void*))                    \
   ROW(exit, "exit", void(int))                                                                            \
   ROW(quick_exit, "quick_exit", void(int))                                                                \
   ROW(underscore_exit, "_exit", void(int))                                                                \

@@ -1,4 +1,4 @@
-// Programs without JavaScript: totals against glibc's own count.
+// Programs without JavaScript: totals against glibc's own count, and how they end.
 import assert from 'node:assert';
 import { compile, execute, file, findLibrary, record, run, skip } from './harness.mjs';
 
@@ -41,6 +41,46 @@ await run({
     checkKept(what);
     assert.strictEqual(what.totals.allocations, countByGlibc(NATIVE, 'totals').calls);
     assert.deepStrictEqual(what.totals.lost, { blocks: 0, stacks: 0, bytes: 0 });
+  },
+
+  'what static objects hold when main returns'() {
+    const program = compile(file('statics.cc', `
+      #include <cstdlib>
+      #include <vector>
+      static std::vector<char> kept;
+      __attribute__((noinline)) static void Keep() { kept.resize(100003); }
+      int main(int count, char**) {
+        Keep();
+        if (count > 1) exit(4);
+        return 3;
+      }`), 'statics', '-lstdc++');
+    for (const [argument, code] of [[[], 3], [['exit'], 4]]) {
+      const { report: what, status } = record([program, ...argument]);
+      assert.deepStrictEqual([status, what.process.exitCode], [code, code]);
+      assert(what.groups.some((g) => g.liveBytes === 100003 && g.kind === 'native'), JSON.stringify(what.groups));
+    }
+  },
+
+  // libc ends the process after its last thread, and the recorder has one, too.
+  'main leaves before its threads'() {
+    const program = compile(file('leaves.c', `
+      #include <pthread.h>
+      #include <stdlib.h>
+      #include <unistd.h>
+      static void* volatile kept;
+      static void* Late(void* nothing) {
+        usleep(100000);
+        kept = malloc(12347);
+        return nothing;
+      }
+      int main(void) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, Late, NULL);
+        pthread_exit(NULL);
+      }`), 'leaves', '-pthread');
+    const { report: what, status } = record([program]);
+    assert.deepStrictEqual([status, what.process.ended], [0, 'exit']);
+    assert(what.groups.some((g) => g.liveBytes === 12347 && g.origin.function === 'Late'), JSON.stringify(what.groups));
   },
 
   'mappings split, moved and mapped over'() {

@@ -1,6 +1,7 @@
 #include "preload/unwind/stack_walk.h"
 
 #include <string.h>
+#include <sys/auxv.h>
 #include <ucontext.h>
 
 #include "preload/base/guard.h"
@@ -152,10 +153,17 @@ NativeStep StepByRule(UnwindRule rule, WalkRegisters* registers, const StackBoun
   return Advance(registers, bounds, cfa, fp, log) ? NativeStep::kStepped : NativeStep::kFailed;
 }
 
+// What runs before the program: constructors, called from the loader's start, which has no unwind table.
+bool IsInLoader(uint64_t return_address) {
+  static const uint64_t base = getauxval(AT_BASE);
+  const ModuleInfo* module = FindModule(return_address - 1);
+  return module != nullptr && base != 0 && module->start <= base && base < module->end;
+}
+
 NativeStep StepByFramePointer(WalkRegisters* registers, const StackBounds& bounds, SlotLog* log) {
   const uint64_t fp = registers->fp;
-  // The ABI's mark of the outermost frame; the loader's start has no unwind table.
-  if (fp == 0) return NativeStep::kEnd;
+  // The ABI's mark of the outermost frame. Elsewhere code without unwind tables may have left anything in rbp.
+  if (fp == 0) return IsInLoader(registers->pc) ? NativeStep::kEnd : NativeStep::kFailed;
   if ((fp & 7) != 0 || fp < registers->sp || !bounds.Contains(fp, 16)) return NativeStep::kFailed;
   return Advance(registers, bounds, fp + 16, log->Read(fp), log) ? NativeStep::kStepped : NativeStep::kFailed;
 }

@@ -83,6 +83,23 @@ await run({
     assert(what.groups.some((g) => g.liveBytes === 12347 && g.origin.function === 'Late'), JSON.stringify(what.groups));
   },
 
+  // As some libraries are built (sharp's libvips): no unwind table, and rbp is a register like any other.
+  'a stack that cannot be followed says so'() {
+    const program = compile(file('tableless.c', `
+      #include <stdlib.h>
+      asm(".text\\n.globl tableless\\n.type tableless, @function\\ntableless:\\npush %rbp\\nxor %ebp, %ebp\\n"
+          "call malloc@plt\\npop %rbp\\nret\\n.size tableless, . - tableless\\n");
+      void* tableless(size_t size);
+      void* volatile kept;
+      int main(void) {
+        kept = tableless(12347);
+        return 0;
+      }`), 'tableless');
+    const [stack] = record([program]).report.groups.flatMap((g) => g.stacks).filter((s) => s.liveBytes === 12347);
+    assert.deepStrictEqual(stack.frames.map((f) => f.type), ['native', 'marker'], JSON.stringify(stack));
+    assert.strictEqual(stack.frames[0].function, 'tableless');
+  },
+
   'mappings split, moved and mapped over'() {
     const { report: what } = record([NATIVE, 'mappings']);
     const pages = what.groups.filter((g) => g.origin?.function === 'Mappings').reduce((n, g) => n + g.liveBytes, 0) / 4096;

@@ -6,8 +6,9 @@
 //   kInert
 //                                   `-------------- trouble ---------------> kFailed (why)
 //
-// Only the shim writes `state`, only the tracer writes `request`. Hooks are put into the program's text between
-// kRecording and kStopped, by the tracer alone; `hooks` remembers them, so that any later tracer can take them out.
+// Only the shim writes `state`, only the tracer writes `request` (but for kCollect's answer). Hooks are put into the
+// program's text between kRecording and kStopped, by the tracer alone; `hooks` remembers them, so that any later tracer
+// can take them out.
 #pragma once
 
 #include <stdint.h>
@@ -15,7 +16,7 @@
 namespace nodeleak::recording {
 
 inline constexpr uint64_t kAttachMagic = 0x484341544b4c4e00ull;
-inline constexpr uint32_t kAttachVersion = 3;  // one more with every change of this file or of what the rows mean
+inline constexpr uint32_t kAttachVersion = 4;  // one more with every change of this file or of what the rows mean
 
 enum class AttachState : uint32_t {
   kInert = 0,      // loaded, nothing runs
@@ -30,6 +31,8 @@ enum class AttachRequest : uint32_t {
   kNone = 0,
   kStop = 1,     // freeze the recording
   kRelease = 2,  // no thread is inside the recorder any more: unmap everything and end
+  kCollect =
+      3,  // the picture of the end, and the freeze; the shim makes it kNone when the main thread cannot be reached
 };
 
 // One function of the program that is hooked, by the shim's function of the same name.

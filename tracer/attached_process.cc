@@ -31,7 +31,7 @@ constexpr milliseconds kQuietPatience(2000);  // for threads inside the recorder
 constexpr milliseconds kMeetPatience(100);
 constexpr milliseconds kMeetLimit(3000);
 constexpr milliseconds kMeetWorkersPatience(1000);  // for all of them
-constexpr milliseconds kCollectPatience(3000);      // for the event loop to sleep
+constexpr milliseconds kCollectPatience(200);       // for the event loop to sleep
 constexpr milliseconds kCollectLimit(60'000);       // a heap of gigabytes
 constexpr milliseconds kTurnsPatience(1000);        // for two turns of the loop and another collection
 
@@ -169,13 +169,25 @@ absl::StatusOr<bool> AttachedProcess::Collect() {
   if (!caller.ok()) return caller.status();
   const absl::StatusOr<std::vector<uint64_t>> done = caller->Call(
       {RemoteStep::Call(shim_->safe_point(), {1})}, Borrow::InLoop(target_.pid), kCollectPatience, kCollectLimit);
-  if (absl::IsUnavailable(done.status())) return false;
-  if (!done.ok()) return done.status();
-  if (static_cast<int32_t>((*done)[0]) != 1) return false;
+  if (!done.ok() && !absl::IsUnavailable(done.status())) return done.status();
+  if (!done.ok() || static_cast<int32_t>((*done)[0]) != 1) return CollectByTheRecorder();
   // Two turns of the loop, for finalizers, and what they let go is collected; then it freezes.
   const auto ignored = shim_->AwaitLeaving({AttachState::kRecording}, kTurnsPatience);
   static_cast<void>(ignored);
   return true;
+}
+
+// The recorder wakes the loop, or interrupts JavaScript.
+absl::StatusOr<bool> AttachedProcess::CollectByTheRecorder() {
+  if (absl::Status status = shim_->WriteRequest(AttachRequest::kCollect); !status.ok()) return status;
+  for (const auto begin = steady_clock::now(); steady_clock::now() - begin < kCollectLimit;) {
+    const absl::StatusOr<AttachControl> control = shim_->ReadControl();
+    if (!control.ok()) return control.status();
+    if (control->state != static_cast<uint32_t>(AttachState::kRecording)) return true;
+    if (control->request == static_cast<uint32_t>(AttachRequest::kNone)) return false;
+    std::this_thread::sleep_for(milliseconds(2));
+  }
+  return false;
 }
 
 void AttachedProcess::MeetIsolates() const {

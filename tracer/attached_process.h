@@ -60,6 +60,7 @@ class AttachedProcess {
       : target_(target), memory_(std::move(memory)), claim_(std::move(claim)) {}
 
   absl::Status Look();
+  absl::StatusOr<bool> CollectByTheRecorder();
   // Stops all threads, calls `change`, lets them go; again while either says Unavailable, for some seconds.
   template <typename Change>
   absl::Status InStoppedWorld(Change change);

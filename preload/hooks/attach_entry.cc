@@ -193,6 +193,20 @@ void StopIfAsked(TracerSocket::Waited waited) {
   if ((g_stopping || IsToldToStop()) && v8::GiveUpEndTurns()) Freeze(recording::FreezeReason::kDetach);
 }
 
+// Asked when the main thread was not found asleep in its loop.
+void CollectIfAsked() {
+  constexpr uint32_t kReachMs = 3000;
+  if (!IsAsked(AttachRequest::kCollect)) return;
+  v8::RequestEndPicture({0, kReachMs, nullptr, nullptr});
+  if (!IsRecording()) return;
+  // Collected, but the turns did not come.
+  if (g_recorder.file.header()->gc_at_end == static_cast<uint32_t>(recording::GcAtEnd::kDone))
+    return Freeze(recording::FreezeReason::kDetach);
+  auto asked = static_cast<uint32_t>(AttachRequest::kCollect);
+  __atomic_compare_exchange_n(&Control().request, &asked, static_cast<uint32_t>(AttachRequest::kNone), false,
+                              __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
 // While the tracer is there it is the socket that wakes us, and the bell is looked at between slices.
 void Sleep(uint32_t bell, uint32_t ms) {
   constexpr uint32_t kSliceMs = 50;
@@ -203,8 +217,9 @@ void Sleep(uint32_t bell, uint32_t ms) {
     const uint32_t slice = ms - slept < kSliceMs ? ms - slept : kSliceMs;
     waited = g_tracer.Wait(slice);
     slept += slice;
-  } while (waited == TracerSocket::Waited::kTime && slept < ms &&
+  } while (waited == TracerSocket::Waited::kTime && slept < ms && IsAsked(AttachRequest::kNone) &&
            __atomic_load_n(WatcherBell(), __ATOMIC_ACQUIRE) == bell);
+  CollectIfAsked();
   StopIfAsked(waited);
 }
 

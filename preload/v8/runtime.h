@@ -53,7 +53,8 @@ inline uint32_t CurrentMajorGcCount() {
 // interrupt. `asked` says when the isolate cannot run further JavaScript without serving it. Called on the watcher
 // thread for SIGTERM and its like with default disposition. Waits at most `timeout_ms` for the isolate to begin; once
 // begun, kPictureMs more. True: the picture is taken, and `then(signal)` was or is being called on the isolate's
-// thread. False: not reachable; freeze without GC.
+// thread. False: not reachable; freeze without GC. With signal 0, for a detach: the loop is woken, JavaScript that does
+// not yield for half a second is interrupted, and the recording is all that ends; `asked` and `then` may be nullptr.
 inline constexpr uint32_t kPictureMs = 20'000;
 struct EndPictureRequest {
   int signal;

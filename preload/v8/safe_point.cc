@@ -29,6 +29,7 @@ constexpr uint32_t kNudgeEveryMs = 20;
 // The program should be dead by now. Finalizers get two turns of its loop, and only as long as nothing else takes long.
 constexpr uint32_t kEndTurns = 2;
 constexpr uint64_t kEndTurnsNs = 300'000'000;
+constexpr uint64_t kYieldsWithinNs = 500'000'000;  // JavaScript, to its loop; otherwise it is interrupted
 
 bool Advance(uint32_t from, uint32_t to) {
   return __atomic_compare_exchange_n(&g_state, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
@@ -95,12 +96,16 @@ uint32_t WaitForChange(uint32_t expected, uint32_t ms) {
 // the one that was asked for; its handler is ours and does nothing new.
 void Nudge(uint32_t thread_id, int signal) { RawSyscall(SYS_tgkill, RawSyscall(SYS_getpid), thread_id, signal); }
 
-// The thread id of the main isolate, 0 when it is not there (any more).
-uint32_t AskMainIsolate() {
+// The thread id of the main isolate, 0 when it is not there (any more). A detach can wait for the end of a turn.
+uint32_t AskMainIsolate(bool urgent) {
   IsolatesHold hold;
   IsolateRecord* record = hold.main();
   if (record == nullptr) return 0;
-  InterruptOnce(record);
+  if (urgent) {
+    InterruptOnce(record);
+  } else {
+    WakeEventLoop(*record);
+  }
   return record->thread_id;
 }
 
@@ -137,11 +142,15 @@ namespace {
 
 // Until the isolate's thread has begun with the picture; false: it has not.
 bool WaitForBegin(uint32_t thread_id, const EndPictureRequest& request) {
-  uint64_t give_up = MonotonicNanoseconds() + request.timeout_ms * uint64_t{1'000'000};
+  const uint64_t begun = MonotonicNanoseconds(), give_up = begun + request.timeout_ms * uint64_t{1'000'000};
   uint32_t state = kAsked;
-  while (state == kAsked && MonotonicNanoseconds() < give_up) {
+  for (uint64_t now = begun; state == kAsked && now < give_up; now = MonotonicNanoseconds()) {
     if (!IsRecording()) break;  // the picture came by another way, the natural end
-    Nudge(thread_id, request.signal);
+    if (request.signal != 0) {
+      Nudge(thread_id, request.signal);
+    } else {
+      AskMainIsolate(now - begun > kYieldsWithinNs);
+    }
     state = WaitForChange(kAsked, kNudgeEveryMs);
   }
   return !Advance(kAsked, kIdle);
@@ -158,8 +167,8 @@ void CutTurnsShort() {
 bool RequestEndPicture(const EndPictureRequest& request) {
   g_request = request;
   if (!Advance(kIdle, kAsked)) return false;
-  uint32_t thread_id = AskMainIsolate();
-  request.asked();
+  uint32_t thread_id = AskMainIsolate(request.signal != 0);
+  if (request.asked != nullptr) request.asked();
   if (thread_id == 0) return !Advance(kAsked, kIdle);
   if (!WaitForBegin(thread_id, request)) return false;
   const uint64_t give_up = MonotonicNanoseconds() + kPictureMs * uint64_t{1'000'000};
@@ -168,7 +177,10 @@ bool RequestEndPicture(const EndPictureRequest& request) {
     // The collection before the turns takes as long as it takes.
     const uint64_t turning = state == kTurning ? MonotonicNanoseconds() - g_turning_since_ns : 0;
     if (turning > kEndTurnsNs) CutTurnsShort();
-    if (turning > 2 * kEndTurnsNs && Advance(kTurning, kIdle)) return false;
+    if (turning > 2 * kEndTurnsNs && Advance(kTurning, kIdle)) {
+      EndPictureWithoutTurns();
+      return false;
+    }
     state = WaitForChange(state, kNudgeEveryMs);
   }
   return state == kDone;

@@ -283,6 +283,36 @@ class NodeTest(AttachTest):
             self.assertEqual(0, target.end()[0])
 
     @on_each_node
+    def test_full_collection_of_a_main_thread_that_never_sleeps(self, node):
+        # In its loop, and in JavaScript that does not yield.
+        for work in ('setImmediate(function again() { waste(); setImmediate(again); })',
+                     'for (const end = Date.now() + 4000; Date.now() < end;) waste()'):
+            program_file = self.program_file('busy.js', f"""
+                const kept = globalThis.kept = [];
+                function waste() {{ new ArrayBuffer(300007); kept.push(1); }}
+                console.log('ready');
+                process.stdin.once('data', () => {{
+                  process.stdin.on('end', () => process.exit()).resume();
+                  require('fs').writeSync(1, 'busy\\n');
+                  {work};
+                }});
+            """)
+            with self.subTest(work=work), Target([node, program_file]) as target:
+                self.nodeleak('attach', '--keep', '-q', '-o', 'busy.rec', target.pid)
+                self.assertEqual('busy', target.say('go'))
+                time.sleep(0.3)
+                self.nodeleak('detach', target.pid)
+                text = self.nodeleak('report', '--report=busy.json', 'busy.rec').stdout
+                self.assertNotIn('no full GC', text)
+                with open(self.path('busy.json')) as file:
+                    garbage = [g for g in json.load(file)['groups'] if g['kind'] == 'array-buffer' and
+                               (g['site'] or {}).get('function') == 'waste']
+                self.assertGreater(sum(g['allocations'] for g in garbage), 10)
+                self.assertLessEqual(sum(g['liveBlocks'] for g in garbage), 5)
+                self.expect_clean_text(target)
+                self.assertEqual(0, target.end()[0])
+
+    @on_each_node
     def test_finalizers_have_their_turns_at_the_end(self, node):
         addon = os.path.join(PROGRAMS, 'e2e_addon.node')
         source = """
@@ -333,7 +363,8 @@ class NodeTest(AttachTest):
         with Target([node, program_file]) as target:
             report, _ = self.attach(target, duration='1s')
             self.assertGreater(blocks(report)['keepHere'], 20)
-            self.assertLessEqual(blocks(report)['wasteHere'], 2)
+            # As much is wasted as is kept; only what came between the worker's collection and the freeze is there.
+            self.assertLess(blocks(report)['wasteHere'], blocks(report)['keepHere'] / 2)
             self.nodeleak('attach', '--keep', '-q', '-o', 'kept.rec', target.pid)
             self.assertRegex(self.nodeleak('gc', target.pid).stdout, r'worker \S+ +collected')
             self.nodeleak('detach', target.pid)

@@ -6,16 +6,29 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 
 namespace nodeleak::tracer {
+
+namespace {
+
+// Docker's and containerd's default profiles let it through for whoever has CAP_SYS_PTRACE.
+std::string WhyNoDescriptor(int error) {
+  if (error == EPERM || error == EACCES)
+    return "a seccomp filter or a security module refuses pidfd_getfd to nodeleak: run it on the host, or give its "
+           "container CAP_SYS_PTRACE (docker run --cap-add=SYS_PTRACE)";
+  return absl::StrCat("pidfd_getfd: ", strerror(error), " (it needs Linux 5.6 or later)");
+}
+
+}  // namespace
 
 absl::StatusOr<UniqueFd> SendFile(pid_t pid, int remote_socket, int file) {
   UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   UniqueFd socket(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), remote_socket, 0)));
   if (!socket.valid())
-    return absl::FailedPreconditionError(absl::StrCat("cannot reach descriptor ", remote_socket, " of process ", pid,
-                                                      ": ", strerror(errno), " (this needs Linux 5.6 or later)"));
+    return absl::FailedPreconditionError(absl::StrCat("cannot hand over the recording file: ", WhyNoDescriptor(errno)));
   char byte = 0;
   iovec data = {&byte, 1};
   alignas(cmsghdr) char room[CMSG_SPACE(sizeof file)] = {};

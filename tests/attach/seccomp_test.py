@@ -75,6 +75,18 @@ class SeccompTest(AttachTest):
             self.assertIn('would end it for memfd_create', result.stderr)
             self.expect_unharmed(target)
 
+    def test_a_filter_of_our_own_that_refuses_to_hand_over_the_file(self):
+        # As in docker exec, by the default profile.
+        with Target([program('threads')]) as target:
+            result = run(program('filtered'), 'errno', '438', NODELEAK, 'attach', '--duration=1ms', str(target.pid),
+                         cwd=self.folder)
+            self.assertEqual(2, result.returncode, result.stderr)
+            self.assertRegex(result.stderr, 'cannot attach to .*refuses pidfd_getfd to nodeleak.*SYS_PTRACE')
+            self.assertEqual([], [name for name in os.listdir(self.folder) if name.endswith('.rec')])
+            self.cycles(target, 1)
+            self.expect_clean_text(target)
+            self.assertEqual(0, target.end()[0])
+
     def expect_names(self, report):
         groups = [g for g in report['groups'] if g['kind'] == 'array-buffer' and (g['site'] or {}).get('function') == 'keepHere']
         self.assertEqual(1, len(groups), report['groups'][:3])

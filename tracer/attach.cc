@@ -30,6 +30,7 @@ using recording::Header;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kStartPatience(20'000);  // reading V8's symbols on a busy machine
+constexpr milliseconds kStopPatience(10'000);   // for a recorder whose nodeleak was killed to freeze, on a busy machine
 constexpr milliseconds kCallPatience(5000), kCallLimit(5000);
 
 absl::Status About(const AttachTarget& target, absl::string_view verb, const absl::Status& status) {
@@ -247,8 +248,10 @@ absl::Status MakeReady(AttachedProcess* process, const std::string& shim_path) {
     ReachTestPoint("library loaded");
     return absl::OkStatus();
   }
-  const absl::StatusOr<AttachControl> control = process->shim().AwaitLeaving(
-      {AttachState::kRecording}, milliseconds(1000));  // of a nodeleak that was just killed
+  absl::StatusOr<AttachControl> control = process->shim().ReadControl();
+  // The process is ours, so the nodeleak that began this has gone; its recorder is about to stop.
+  if (control.ok() && control->keep == 0)
+    control = process->shim().AwaitLeaving({AttachState::kRecording}, kStopPatience);
   if (!control.ok()) return control.status();
   const absl::StatusOr<AttachState> state = process->State();
   if (!state.ok()) return state.status();

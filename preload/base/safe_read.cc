@@ -106,9 +106,17 @@ bool SafeRead(uint64_t address, void* out, size_t bytes) {
   return ReadWithoutCall(address, out, bytes);
 }
 
+// Not where a page is not in memory: reading it would bring in the kernel's page of zeros, and the program's first
+// write would then cost a second fault with an interrupt of each processor that runs a thread of it (Linux,
+// mm/memory.c, do_wp_page).
 bool ArePagesReadable(uint64_t address, int count) {
   if (IsRefused() || count > kMostPages) return false;
   uint8_t bytes[kMostPages];
+  const long pages_bytes = static_cast<long>(kPageBytes) * count;
+  if (RawSyscall(SYS_mincore, static_cast<long>(address), pages_bytes, reinterpret_cast<long>(bytes)) != 0)
+    return false;
+  for (int i = 0; i < count; ++i)
+    if ((bytes[i] & 1) == 0) return false;
   const iovec local = {bytes, static_cast<size_t>(count)};
   iovec remote[kMostPages];
   for (int i = 0; i < count; ++i) remote[i] = {reinterpret_cast<void*>(address + i * kPageBytes), 1};

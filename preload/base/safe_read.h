@@ -11,8 +11,8 @@ namespace nodeleak::preload {
 // profiles did for years), and a descriptor of /proc/self/mem then.
 bool SafeRead(uint64_t address, void* out, size_t bytes);
 
-// Whether each of `count` pages from `address` on, 16 at most, can be read: one system call. False also where that
-// cannot be told in one.
+// Whether each of `count` pages from `address` on, 16 at most, is in memory and can be read: two system calls. False
+// also where process_vm_readv is refused.
 bool ArePagesReadable(uint64_t address, int count);
 
 void ForgetOwnMemory();  // in a forked child: what is known is of the parent

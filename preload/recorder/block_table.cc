@@ -6,11 +6,15 @@ namespace {
 using recording::Block;
 using recording::Shard;
 
-// One multiplication serves both: the top bits choose the shard, the next 32 the slot, scaled to any capacity.
-uint64_t Hash(uint64_t address) { return (address >> 4) * 0x9e3779b97f4a7c15ull; }
-uint32_t ShardOf(uint64_t hash) { return static_cast<uint32_t>(hash >> 56); }
-uint32_t SlotOf(uint64_t hash, uint32_t capacity) {
-  return static_cast<uint32_t>(static_cast<uint64_t>(static_cast<uint32_t>(hash >> 24)) * capacity >> 32);
+// Blocks that lie close together are used close together: those of a page share a shard, those of 128 bytes a run of
+// slots, so that a few cache lines and pages of the table serve what a program does at a time. glibc's blocks are 32
+// bytes apart or more.
+constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
+uint32_t ShardOf(uint64_t address) { return static_cast<uint32_t>((address >> 12) * kGolden >> 56); }
+uint32_t SlotOf(uint64_t address, uint32_t capacity) {
+  const uint64_t hash = (address >> 7) * kGolden << 8 >> 32;
+  const uint32_t slot = static_cast<uint32_t>(hash * capacity >> 32) + (static_cast<uint32_t>(address >> 5) & 3);
+  return slot < capacity ? slot : slot - capacity;
 }
 static_assert(recording::kShardCount == 256);
 
@@ -20,7 +24,7 @@ uint32_t Distance(uint32_t from, uint32_t to, uint32_t capacity) {
 }
 
 void Place(Block* entries, uint32_t capacity, const Block& block) {
-  uint32_t slot = SlotOf(Hash(block.address), capacity);
+  uint32_t slot = SlotOf(block.address, capacity);
   while (entries[slot].address != 0) slot = Next(slot, capacity);
   entries[slot] = block;
 }
@@ -34,8 +38,19 @@ uint32_t GrownCapacity(uint32_t capacity) {
 
 }  // namespace
 
+void BlockTable::Attach(RecordingFile* file) {
+  file_ = file;
+  for (uint32_t i = 0; i < recording::kShardCount; ++i) KeepWhereabouts(i);
+}
+
+void BlockTable::KeepWhereabouts(uint32_t index) {
+  const Shard& shard = file_->shards()[index];
+  const Whereabouts place = {static_cast<uint32_t>(shard.offset / recording::kPageBytes), shard.capacity};
+  __atomic_store_n(&whereabouts_[index], __builtin_bit_cast(uint64_t, place), __ATOMIC_RELAXED);
+}
+
 uint32_t BlockTable::FindSlot(const Block* entries, uint32_t capacity, uint64_t address) {
-  uint32_t slot = SlotOf(Hash(address), capacity);
+  uint32_t slot = SlotOf(address, capacity);
   while (entries[slot].address != 0 && entries[slot].address != address) slot = Next(slot, capacity);
   return slot;
 }
@@ -73,21 +88,21 @@ bool BlockTable::Grow(Shard& shard) {
   // Killed between these two stores, the odd sequence tells the reader to look twice.
   __atomic_store_n(&shard.offset, offset, __ATOMIC_RELEASE);
   __atomic_store_n(&shard.capacity, capacity, __ATOMIC_RELEASE);
+  KeepWhereabouts(static_cast<uint32_t>(&shard - file_->shards()));
   file_->Release(old_offset, old_bytes);
   return true;
 }
 
 void BlockTable::Prefetch(uint64_t address) const {
-  const uint64_t hash = Hash(address);
-  const Shard& shard = file_->shards()[ShardOf(hash)];
-  const uint32_t slot = SlotOf(hash, __atomic_load_n(&shard.capacity, __ATOMIC_RELAXED));
-  const uint64_t entries = __atomic_load_n(&shard.offset, __ATOMIC_RELAXED);
-  __builtin_prefetch(file_->At(entries + slot * sizeof(Block)), 1);
+  const Whereabouts place =
+      __builtin_bit_cast(Whereabouts, __atomic_load_n(&whereabouts_[ShardOf(address)], __ATOMIC_RELAXED));
+  const uint64_t entries = uint64_t{place.page} * recording::kPageBytes;
+  __builtin_prefetch(&file_->shards()[ShardOf(address)], 1);
+  __builtin_prefetch(file_->At(entries + SlotOf(address, place.capacity) * sizeof(Block)), 1);
 }
 
 BlockTable::InsertResult BlockTable::Insert(const Block& block, Block* old) {
-  const uint64_t hash = Hash(block.address);
-  Shard& shard = file_->shards()[ShardOf(hash)];
+  Shard& shard = file_->shards()[ShardOf(block.address)];
   if (!Lock(shard)) return InsertResult::kLockTimeout;
   InsertResult result = InsertResult::kInserted;
   // At most 3/4 full; when it cannot grow, up to the last but one slot (a search must end at an empty one).
@@ -112,21 +127,20 @@ BlockTable::InsertResult BlockTable::Insert(const Block& block, Block* old) {
 }
 
 bool BlockTable::MayHold(uint64_t address) const {
-  const uint64_t hash = Hash(address);
-  const Shard& shard = file_->shards()[ShardOf(hash)];
+  const Shard& shard = file_->shards()[ShardOf(address)];
   const uint32_t before = __atomic_load_n(&shard.sequence, __ATOMIC_ACQUIRE);
   // Before the offset: a capacity that is already the grown one brings the grown table with it.
   const uint32_t capacity = __atomic_load_n(&shard.capacity, __ATOMIC_ACQUIRE);
   const Block* entries = reinterpret_cast<const Block*>(file_->At(__atomic_load_n(&shard.offset, __ATOMIC_RELAXED)));
   // No block is anywhere behind an empty slot at its home.
-  const uint64_t at_home = __atomic_load_n(&entries[SlotOf(hash, capacity)].address, __ATOMIC_RELAXED);
+  const uint64_t at_home = __atomic_load_n(&entries[SlotOf(address, capacity)].address, __ATOMIC_RELAXED);
   __atomic_thread_fence(__ATOMIC_ACQUIRE);
   const bool changed = (before & 1) != 0 || __atomic_load_n(&shard.sequence, __ATOMIC_RELAXED) != before;
   return at_home != 0 || changed;
 }
 
 bool BlockTable::Holds(uint64_t address) {
-  Shard& shard = file_->shards()[ShardOf(Hash(address))];
+  Shard& shard = file_->shards()[ShardOf(address)];
   if (!Lock(shard)) return false;
   const Block* entries = Entries(shard);
   const bool holds = entries[FindSlot(entries, shard.capacity, address)].address != 0;
@@ -135,8 +149,8 @@ bool BlockTable::Holds(uint64_t address) {
 }
 
 bool BlockTable::Remove(uint64_t address, Block* removed) {
-  const uint64_t hash = Hash(address);
-  Shard& shard = file_->shards()[ShardOf(hash)];
+  Prefetch(address);  // the block's line and its shard's at once
+  Shard& shard = file_->shards()[ShardOf(address)];
   if (!Lock(shard)) return false;
   Block* entries = Entries(shard);
   const uint32_t capacity = shard.capacity;
@@ -149,7 +163,7 @@ bool BlockTable::Remove(uint64_t address, Block* removed) {
     // Backward shift: pull up every later entry of the run that may stand here.
     uint32_t hole = slot;
     for (uint32_t next = Next(slot, capacity); entries[next].address != 0; next = Next(next, capacity)) {
-      const uint32_t home = SlotOf(Hash(entries[next].address), capacity);
+      const uint32_t home = SlotOf(entries[next].address, capacity);
       if (Distance(home, next, capacity) >= Distance(hole, next, capacity)) {
         entries[hole] = entries[next];
         hole = next;

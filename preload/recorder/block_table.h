@@ -17,7 +17,7 @@ class BlockTable {
  public:
   enum class InsertResult : uint8_t { kInserted, kReplaced, kFull, kLockTimeout };
 
-  void Attach(RecordingFile* file) { file_ = file; }
+  void Attach(RecordingFile* file);  // that has its shards
 
   // Asks the processor for the lines that Insert of this address will touch: they arrive while the stack is walked.
   void Prefetch(uint64_t address) const;
@@ -64,7 +64,15 @@ class BlockTable {
   }
   bool Grow(recording::Shard& shard);
 
+  // Where each shard's entries are: a hint for prefetching, close together, as the shards themselves are not.
+  struct Whereabouts {
+    uint32_t page;  // of the recording
+    uint32_t capacity;
+  };
+  void KeepWhereabouts(uint32_t shard);
+
   RecordingFile* file_ = nullptr;
+  uint64_t whereabouts_[recording::kShardCount] = {};  // Whereabouts, each read and written whole
 };
 
 }  // namespace nodeleak::preload

@@ -20,7 +20,7 @@ using recording::PictureMoment;
 
 constexpr uint64_t kNoPeakBeforeNs = 500'000'000;      // a start is all growth
 constexpr uint64_t kLeastGrowthBytes = 8ull << 20;     // since the last picture
-constexpr uint64_t kRestPerPicture = 20;               // pictures take one part in so many of the watcher's time
+constexpr uint64_t kRestPerPicture = 50;               // pictures take one part in so many of the watcher's time
 constexpr uint64_t kLongestPictureNs = 2'000'000'000;  // of processor time
 
 // Pictures are replaced by later ones of the same moment. The peak has two places, so that one of them is whole

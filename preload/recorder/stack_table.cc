@@ -76,6 +76,7 @@ void StackTable::Release() {
   UnmapMemory(frame_cache_, sizeof(CachedFrames) << kFrameCacheBits);
   UnmapMemory(resolve_, sizeof(v8::ResolveBuffer));
   UnmapMemory(strings_, string_capacity_ * sizeof(InternedString));
+  UnmapMemory(first_inner_, first_inner_capacity_ * sizeof(uint32_t));
   InternIndex* const indices[] = {&string_index_, &function_index_, &frame_index_, &node_index_, &stack_index_};
   for (InternIndex* index : indices) index->Free();
   cache_ = nullptr;
@@ -272,15 +273,40 @@ uint32_t StackTable::InternFrame(const Frame& frame) {
   return index;
 }
 
+// The first inner node is found by its parent's number, those after it by hash. Most nodes have one: a stack that is
+// new from some frame on needs no hash at all, and its nodes lie side by side.
 uint32_t StackTable::InternNode(uint32_t parent, uint32_t frame) {
+  uint32_t* const first = FirstInner(parent);
+  if (first != nullptr) {
+    if (*first != 0 && nodes_[*first].frame == frame) return *first;
+    if (*first == 0) {
+      const uint32_t index = nodes_.Append({parent, frame});
+      if (index != kNoIndex) *first = index;
+      return index;
+    }
+  }
   const uint64_t hash = HashPair(parent, frame);
   const uint32_t found =
       node_index_.Find(hash, [&](uint32_t i) { return nodes_[i].parent == parent && nodes_[i].frame == frame; });
   if (found != InternIndex::kNone) return found;
   const uint32_t index = nodes_.Append({parent, frame});
-  if (index != kNoIndex)
+  if (index != kNoIndex) {
     node_index_.Insert(hash, index, [this](uint32_t i) { return HashPair(nodes_[i].parent, nodes_[i].frame); });
+  }
   return index;
+}
+
+uint32_t* StackTable::FirstInner(uint32_t node) {
+  if (node >= first_inner_capacity_) {
+    const uint32_t capacity = first_inner_capacity_ == 0 ? 1u << 14 : first_inner_capacity_ * 2;
+    uint32_t* larger = static_cast<uint32_t*>(MapTouchedMemory(capacity * sizeof(uint32_t)));
+    if (larger == nullptr) return nullptr;
+    if (first_inner_capacity_ > 0) memcpy(larger, first_inner_, first_inner_capacity_ * sizeof(uint32_t));
+    UnmapMemory(first_inner_, first_inner_capacity_ * sizeof(uint32_t));
+    first_inner_ = larger;
+    first_inner_capacity_ = capacity;
+  }
+  return &first_inner_[node];
 }
 
 uint32_t StackTable::InternStack(uint32_t node, uint32_t thread, uint32_t depth, uint32_t flags) {

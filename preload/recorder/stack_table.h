@@ -64,6 +64,7 @@ class StackTable {
   uint32_t InternFrame(const recording::Frame& frame);
   uint32_t InternFunction(const recording::JsFunction& function);
   uint32_t InternNode(uint32_t parent, uint32_t frame);
+  uint32_t* FirstInner(uint32_t node);  // nullptr: no memory
   uint32_t InternStack(uint32_t node, uint32_t thread, uint32_t depth, uint32_t flags);
   recording::StringRef InternStringLocked(const char* text, uint64_t bytes);
   bool GrowStrings();
@@ -81,6 +82,8 @@ class StackTable {
   InternIndex string_index_, function_index_, frame_index_, node_index_, stack_index_;
   InternedString* strings_ = nullptr;  // by number in string_index_; doubles
   uint32_t string_count_ = 0, string_capacity_ = 0;
+  uint32_t* first_inner_ = nullptr;  // by node; 0: it has none; doubles
+  uint32_t first_inner_capacity_ = 0;
   uint64_t* cache_ = nullptr;  // tag << kIndexBits | stack
   CachedFrames* frame_cache_ = nullptr;
   v8::ResolveBuffer* resolve_ = nullptr;

@@ -4,6 +4,10 @@
 // Whole stacks that a thread had before, found without a walk: by the registers of the first frame outside the shim,
 // then proved by comparing every word that the walk had read (docs/decisions/0011). The loads of the comparison do not
 // wait for each other, as those of a walk do.
+//
+// A stack's words are kept in parts, from the outermost word inwards. Stacks with equal outer parts share them: a
+// server's hundreds of stacks have a few event loops and handlers in common, and what all have in common stays in the
+// processor's nearest cache.
 #pragma once
 
 #include <stdint.h>
@@ -12,7 +16,7 @@
 
 namespace nodeleak::preload {
 
-// Zeroed memory at first. Of the 512 KiB only the entries that were used take memory.
+// Zeroed memory at first. Of the 320 KiB only what was used takes memory.
 class KnownStacks {
  public:
   // What Remember was told of this very stack; kNoIndex (recording/layout.h): it must be walked.
@@ -24,39 +28,61 @@ class KnownStacks {
   void Forget() { ++owner_; }
 
  private:
-  static constexpr uint32_t kSetBits = 6, kWays = 4;
-  static constexpr uint32_t kSlots = 124;
-
-  // In the bits of an address that are 0.
-  static constexpr uint64_t kOneBit = 1;    // only the lowest bit of the word counts
-  static constexpr uint64_t kFunction = 2;  // a function: another closure of it will do
-  static constexpr uint64_t kAddress = ~uint64_t{7};
+  static constexpr uint32_t kSetBits = 7, kWays = 4;
+  static constexpr uint32_t kPartSetBits = 8, kPartWays = 4;
+  static constexpr uint32_t kPartWords = 15;
+  static constexpr uint32_t kMostParts = 14;
 
   struct Word {  // of the stack, or the map of a function in V8's heap
-    uint64_t address_and_flags;
+    uint64_t address;
     uint64_t value;
-    uint64_t Changed() const;
+    uint64_t Difference() const;
   };
-  struct Entry {
+  struct Words {
+    uint16_t functions;  // bit i: word i is a function, whose map is the next word: another closure of it will do
+    uint16_t whole;      // the first so many words count whole; a multiple of 3
+    uint32_t low_bits;   // of the last so many only the lowest bit
+    Word word[kPartWords];
+  };
+  struct alignas(64) Part {
+    uint32_t hash;   // of the words as they were put here
+    uint32_t stamp;  // counts up when they become others
+    Words words;
+  };
+  static_assert(sizeof(Part) == 256);
+  struct PartRef {
+    uint16_t part;
+    uint16_t stamp;  // its low bits
+  };
+  struct alignas(64) Entry {
     WalkRegisters caller;
     uint64_t stack_end;
     uint64_t epoch;  // WalkEpoch()
     uint32_t owner;
     uint32_t stack;
-    uint32_t words;
-    Word word[kSlots];  // innermost first: two stacks that begin alike differ near the beginning
+    uint32_t parts;
+    PartRef part[kMostParts];  // outermost first
   };
-  struct Set {
-    uint32_t last_used, next;  // ways
-    Entry ways[kWays];
+  static_assert(sizeof(Entry) == 128);
+
+  // What was never written is not looked at: reading it would bring in a page that the first write has to replace.
+  struct Ways {
+    uint8_t filled, next, last_used;
   };
 
-  Set& SetOf(const WalkRegisters& caller);
-  static bool IsSame(Entry& entry);
-  static bool IsSame(Entry& entry, uint32_t from);
+  static uint32_t NextWay(Ways* ways, uint32_t count);
+  static uint32_t SetOf(const WalkRegisters& caller);
+  bool IsSame(const Entry& entry);
+  static bool IsSame(Words& words);
+  static bool HasSameFunctions(Words& words);
+  static uint32_t TakeWords(const StackSlot* slots, uint32_t count, Words* words);
+  PartRef Keep(const Words& words);
 
   uint32_t owner_;
-  Set sets_[1u << kSetBits];
+  Ways ways_[1u << kSetBits];
+  Ways part_ways_[1u << kPartSetBits];
+  Entry entries_[1u << kSetBits][kWays];
+  Part parts_[1u << kPartSetBits][kPartWays];
 };
 
 }  // namespace nodeleak::preload

@@ -170,15 +170,20 @@ std::array<double, 3> KeptBytesOfThirds(const Windows& windows) {
   return bytes;
 }
 
+bool FallsFromThirdToThird(const std::array<double, 3>& amounts) {
+  return amounts[1] <= kEverLess * amounts[0] && amounts[2] <= kEverLess * amounts[1] &&
+         amounts[2] <= kLittleAtLast * amounts[0];
+}
+
 // A table of what there is to know: each thing is kept, but ever less is new, while the program works on as before.
 bool FillsUp(const Evidence& evidence, const Thirds& thirds) {
-  std::array<double, 3> each_turn = KeptBytesOfThirds(evidence.windows);
+  const std::array<double, 3> bytes = KeptBytesOfThirds(evidence.windows);
+  std::array<double, 3> each_turn = bytes;
   for (size_t i = 0; i < each_turn.size(); ++i) {
     if (evidence.turns_of_thirds[i] < kFewTurnsOfAThird) return false;
     each_turn[i] /= evidence.turns_of_thirds[i];
   }
-  return thirds.old.survivors >= kManySurvivors / 2 && each_turn[1] <= kEverLess * each_turn[0] &&
-         each_turn[2] <= kEverLess * each_turn[1] && each_turn[2] <= kLittleAtLast * each_turn[0];
+  return thirds.old.survivors >= kManySurvivors / 2 && FallsFromThirdToThird(bytes) && FallsFromThirdToThird(each_turn);
 }
 
 std::string FillsUpSentence(const Evidence& evidence) {

@@ -155,6 +155,8 @@ TEST(Verdict, ATableThatFillsUpWhileTheProgramWorksOnIsBounded) {
   Evidence leak = EvidenceOf(Simulate(kPatterns[1], 50, true, 1));
   leak.turns_of_thirds = {999, 999, 999};
   EXPECT_EQ(Judge(leak).verdict, Verdict::kGrowing);
+  leak.turns_of_thirds = {99, 300, 999};  // ever more turns are no less of a leak
+  EXPECT_EQ(Judge(leak).verdict, Verdict::kGrowing);
 }
 
 TEST(Verdict, ALeakHasItsRate) {

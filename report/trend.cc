@@ -12,10 +12,6 @@ constexpr double kGradual = 0.3;    // of the end is there after five eighths: n
 constexpr double kMostGrowingBlocks = 3, kLeastBlockBytes = 512 * 1024;
 constexpr double kFewestQueued = 50, kLeastQueueBytes = 512 * 1024;
 constexpr double kSameRate = 2.5;  // the later half of the looked parts against the earlier
-// Of a queue: between these, as shares of what was allocated, there are moments that show the line.
-constexpr double kEarlyFrom = 0.1, kEarlyUntil = 0.55, kLateFrom = 0.6, kLateUntil = 0.91;
-constexpr double kNearTheLine = 0.65, kWellBelowIt = 0.5;
-constexpr double kLeastStep = 0.2;  // between them, of what is kept at the end
 
 using Parts = std::array<double, kTrendParts>;
 
@@ -50,22 +46,16 @@ bool ComesFaster(const Parts& blocks) {
   return later > kSameRate * earlier;
 }
 
-// What was kept at most, as share of what is kept at the end, at moments that lie along the line from zero.
-std::vector<double> AlongTheLine(const Trend& trend, double from, double until) {
-  std::vector<double> shares;
+// The least that was alive in each eighth of what was allocated: ever more, and under the line to the end.
+bool LeastRisesSteadily(const Trend& trend) {
+  Parts least = {}, at = {};
   for (const Alive& moment : trend.alive) {
-    if (moment.at < from || moment.at > until) continue;
-    const double share = trend.AtMost(moment.at) / trend.kept_bytes;
-    if (share <= 1 - kNearTheLine * (1 - moment.at) && share >= kWellBelowIt * moment.at) shares.push_back(share);
+    const auto part = static_cast<size_t>(moment.at * kTrendParts);
+    if (part >= kTrendParts || (at[part] != 0 && moment.bytes >= least[part])) continue;
+    least[part] = moment.bytes;
+    at[part] = moment.at;
   }
-  return shares;
-}
-
-bool RisesAlongTheLine(const Trend& trend) {
-  const std::vector<double> earlier = AlongTheLine(trend, kEarlyFrom, kEarlyUntil);
-  const std::vector<double> later = AlongTheLine(trend, kLateFrom, kLateUntil);
-  // At most so much only ever gets more.
-  return !earlier.empty() && !later.empty() && later.back() - earlier.front() >= kLeastStep;
+  return RisesSteadily(least, at, trend.kept_bytes);
 }
 
 }  // namespace
@@ -86,7 +76,7 @@ bool IsGrowingBlock(const Trend& trend) {
 
 bool IsGrowingQueue(const Trend& trend) {
   if (!trend.is_measured || trend.kept_blocks < kFewestQueued) return false;
-  return trend.kept_bytes - trend.AtMost(0) >= kLeastQueueBytes && RisesAlongTheLine(trend) &&
+  return trend.kept_bytes - trend.AtMost(0) >= kLeastQueueBytes && LeastRisesSteadily(trend) &&
          !ComesFaster(trend.blocks);
 }
 

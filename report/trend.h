@@ -34,7 +34,6 @@ struct Trend {
 bool IsGrowingBlock(const Trend& trend);
 
 // Many are kept, and with everything that comes a share more than can have been kept before, though it comes no faster.
-// Seen where collections, young ones too, have just freed what had gone: in between garbage hides it.
 bool IsGrowingQueue(const Trend& trend);
 
 }  // namespace nodeleak::report

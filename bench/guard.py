@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 # Instructions of one recorded allocation on a stack of 30 frames and of its free. Debian 12, g++ 12.2, -O2.
-COMMITTED = 2150
+COMMITTED = 1200
 ALLOWED = 1.20
 FEW, MANY = 2_000, 22_000
 

@@ -255,15 +255,12 @@ int32_t BytecodePosition(const FunctionInfo& info, int32_t bytecode_offset) {
   return FindPositionInTable(table, bytecode_offset, &position) ? position.offset() : -1;
 }
 
-// The JSFunction of an inlined call, for the sake of its own name. The operand is a literal or a stack slot; which of
-// the two it is does not matter, as only a function with this SharedFunctionInfo counts.
+// The JSFunction of an inlined call, for the sake of its own name; 0: another one with each call. Then its name may be
+// another one, too, and the key of the frame does not tell: its declared name is shown (decision 0018).
 uint64_t FindInlinedClosure(const OptimizedFrame& frame, const UnoptimizedFrame& inlined, uint64_t shared) {
-  uint64_t slot = ReadWord(frame.fp + 8 - 8 * static_cast<uint64_t>(inlined.closure));
-  const uint64_t candidates[] = {ReadLiteral(frame.inlined, inlined.closure), slot};
-  for (uint64_t function : candidates) {
-    if (inlined.closure >= 0 && IsFunction(function) && FollowForwarding(SharedOf(function)) == shared) return function;
-  }
-  return 0;
+  if (inlined.closure < 0) return 0;
+  const uint64_t function = ReadLiteral(frame.inlined, inlined.closure);
+  return IsFunction(function) && FollowForwarding(SharedOf(function)) == shared ? function : 0;
 }
 
 // Maglev names the caller instead of the builtin that it inlined; the place to continue at (one past the number of the

@@ -152,6 +152,23 @@ await run({
     assert.deepStrictEqual([site.file, site.line], [program, 3]);
   },
 
+  // Optimized code that inlines one of many closures does not say which: no name then, never another's.
+  'a computed name of a method is right or missing, however hot the method'() {
+    const program = file('computed.js', KEEP + `
+      function make(k) { return { ['n' + k](keep) { const b = new ArrayBuffer(5000 + k); if (keep) kept.push(b); } }; }
+      function call(object, k, keep) { object['n' + k](keep); }
+      for (let i = 0; i < 60000; i++) call(make(i % 5), i % 5, i % 100 < 5);
+      process.exit();`);
+    const { report } = record([NODE, program]);
+    const here = report.groups.filter((g) => g.site?.file === program && g.kind === 'array-buffer');
+    for (const group of here.filter((g) => /^n\d$/.test(g.site.function))) {
+      const size = 5000 + Number(group.site.function[1]);
+      assert.strictEqual(group.liveBytes, group.liveBlocks * size, JSON.stringify(group.site));
+    }
+    assert.strictEqual(sum(here, 'liveBytes'), 3000 * 5002);
+    assert.strictEqual(sum(here, 'liveBlocks'), 3000);
+  },
+
   'kinds of what node and V8 hold'() {
     const program = file('kinds.js', KEEP + `
       function wasm() { kept.push(new WebAssembly.Memory({ initial: 3, maximum: 7 })); }

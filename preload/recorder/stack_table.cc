@@ -48,6 +48,19 @@ Frame NativeFrame(uint64_t pc) {
   return frame;
 }
 
+// An array beside the recording, twice as large; false: no memory, it is as it was. `map`: MapMemory or its sibling.
+template <typename T>
+bool Double(void* (*map)(size_t), uint32_t first_capacity, T** array, uint32_t* capacity) {
+  const uint32_t larger_capacity = *capacity == 0 ? first_capacity : *capacity * 2;
+  T* larger = static_cast<T*>(map(larger_capacity * sizeof(T)));
+  if (larger == nullptr) return false;
+  if (*capacity > 0) memcpy(larger, *array, *capacity * sizeof(T));
+  UnmapMemory(*array, *capacity * sizeof(T));
+  *array = larger;
+  *capacity = larger_capacity;
+  return true;
+}
+
 }  // namespace
 
 bool StackTable::Attach(RecordingFile* file) {
@@ -242,15 +255,7 @@ StringRef StackTable::InternStringLocked(const char* text, uint64_t bytes) {
 }
 
 bool StackTable::GrowStrings() {
-  if (string_count_ < string_capacity_) return true;
-  const uint32_t capacity = string_capacity_ == 0 ? 4096 : string_capacity_ * 2;
-  InternedString* larger = static_cast<InternedString*>(MapMemory(capacity * sizeof(InternedString)));
-  if (larger == nullptr) return false;
-  if (string_count_ > 0) memcpy(larger, strings_, string_count_ * sizeof(InternedString));
-  UnmapMemory(strings_, string_capacity_ * sizeof(InternedString));
-  strings_ = larger;
-  string_capacity_ = capacity;
-  return true;
+  return string_count_ < string_capacity_ || Double(MapMemory, 4096, &strings_, &string_capacity_);
 }
 
 uint32_t StackTable::InternFunction(const JsFunction& function) {
@@ -297,15 +302,9 @@ uint32_t StackTable::InternNode(uint32_t parent, uint32_t frame) {
 }
 
 uint32_t* StackTable::FirstInner(uint32_t node) {
-  if (node >= first_inner_capacity_) {
-    const uint32_t capacity = first_inner_capacity_ == 0 ? 1u << 14 : first_inner_capacity_ * 2;
-    uint32_t* larger = static_cast<uint32_t*>(MapTouchedMemory(capacity * sizeof(uint32_t)));
-    if (larger == nullptr) return nullptr;
-    if (first_inner_capacity_ > 0) memcpy(larger, first_inner_, first_inner_capacity_ * sizeof(uint32_t));
-    UnmapMemory(first_inner_, first_inner_capacity_ * sizeof(uint32_t));
-    first_inner_ = larger;
-    first_inner_capacity_ = capacity;
-  }
+  // Read before it is written: with its pages.
+  if (node >= first_inner_capacity_ && !Double(MapTouchedMemory, 1u << 14, &first_inner_, &first_inner_capacity_))
+    return nullptr;
   return &first_inner_[node];
 }
 

@@ -9,7 +9,9 @@ namespace nodeleak::preload {
 
 namespace {
 constexpr uint64_t kZero = 0;  // never changes: fills up a row of words
-}
+
+uint32_t InThrees(uint32_t count) { return (count + 2) / 3 * 3; }
+}  // namespace
 
 // Words of frames that are no more are looked at, too: mapped, but poisoned where ASan watches.
 __attribute__((no_sanitize("address"))) inline uint64_t KnownStacks::Word::Difference() const {
@@ -46,8 +48,7 @@ bool KnownStacks::IsSame(Words& words) {
 bool KnownStacks::IsSame(const Entry& entry) {
   for (uint32_t i = entry.parts; i-- > 0;) {
     Part& part = parts_[entry.part[i].part / kPartWays][entry.part[i].part % kPartWays];
-    if (static_cast<uint16_t>(part.stamp) != entry.part[i].stamp) return false;
-    if (!IsSame(part.words)) return false;
+    if (part.stamp != entry.part[i].stamp || !IsSame(part.words)) return false;
   }
   return true;
 }
@@ -79,10 +80,6 @@ uint32_t KnownStacks::SetOf(const WalkRegisters& caller) {
   const uint64_t mixed = (caller.pc ^ caller.sp * 0xbf58476d1ce4e5b9ull ^ caller.fp << 20) * 0x9e3779b97f4a7c15ull;
   return static_cast<uint32_t>(mixed >> (64 - kSetBits));
 }
-
-namespace {
-uint32_t InThrees(uint32_t count) { return (count + 2) / 3 * 3; }
-}  // namespace
 
 // As many slots as go into a part; a function and its map stay together.
 uint32_t KnownStacks::TakeWords(const StackSlot* slots, uint32_t count, Words* words) {
@@ -125,29 +122,32 @@ KnownStacks::PartRef KnownStacks::Keep(const Words& words) {
     Part& part = parts_[set][way];
     part.hash = tag;
     part.words = words;
-    if (static_cast<uint16_t>(++part.stamp) == 0) Forget();  // stacks that had it long ago would take it for theirs
+    if (++part.stamp == 0) Forget();  // stacks that had it long ago would take it for theirs
   }
-  return {static_cast<uint16_t>(set * kPartWays + way), static_cast<uint16_t>(parts_[set][way].stamp)};
+  return {static_cast<uint16_t>(set * kPartWays + way), parts_[set][way].stamp};
 }
 
 void KnownStacks::Remember(const WalkRegisters& caller, const WalkedStack& walked, uint32_t stack) {
   if (walked.depth == 0 || walked.remembered != walked.depth || walked.truncated || walked.incomplete) return;
   const uint32_t words = walked.frames[walked.depth - 1].slots_end;
+  if (words > kMostParts * kPartWords) return;
+  PartRef parts[kMostParts];
+  uint32_t count = 0;
+  for (uint32_t taken = 0; taken < words; ++count) {
+    if (count == kMostParts) return;
+    Words part;
+    taken += TakeWords(&walked.slots[taken], words - taken, &part);
+    parts[count] = Keep(part);
+  }
   const uint32_t set = SetOf(caller);
   Entry& entry = entries_[set][NextWay(&ways_[set], kWays)];
-  Words part;
-  entry.parts = 0;
-  entry.owner = owner_ - 1;  // nobody's, until it is whole
-  for (uint32_t i = 0; i < words; ++entry.parts) {
-    if (entry.parts == kMostParts) return;
-    i += TakeWords(&walked.slots[i], words - i, &part);
-    entry.part[entry.parts] = Keep(part);
-  }
   entry.caller = caller;
   entry.stack_end = walked.stack_end;
   entry.epoch = EpochOf(walked);
   entry.owner = owner_;
   entry.stack = stack;
+  entry.parts = count;
+  memcpy(entry.part, parts, count * sizeof parts[0]);
 }
 
 }  // namespace nodeleak::preload

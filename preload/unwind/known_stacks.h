@@ -46,13 +46,13 @@ class KnownStacks {
   };
   struct alignas(64) Part {
     uint32_t hash;   // of the words as they were put here
-    uint32_t stamp;  // counts up when they become others
+    uint16_t stamp;  // counts up when they become others
     Words words;
   };
   static_assert(sizeof(Part) == 256);
   struct PartRef {
     uint16_t part;
-    uint16_t stamp;  // its low bits
+    uint16_t stamp;
   };
   struct alignas(64) Entry {
     WalkRegisters caller;

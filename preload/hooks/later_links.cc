@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "preload/base/proc_text.h"
 #include "preload/base/system.h"
 #include "recording/attach_control.h"
 
@@ -88,16 +89,6 @@ bool IsLazyBinding(const Library& library, uint64_t target) {
 }
 
 enum class Access : uint8_t { kUnknown, kReadOnly, kWritable };
-
-uint64_t ParseHex(const char** p) {
-  uint64_t value = 0;
-  for (;; ++*p) {
-    const char c = **p;
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-    if (digit < 0) return value;
-    value = value << 4 | static_cast<uint64_t>(digit);
-  }
-}
 
 Access AccessOf(uint64_t address) {
   const MappedText maps = ReadWholeFile("/proc/self/maps");

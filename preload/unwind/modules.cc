@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 
+#include "preload/base/proc_text.h"
 #include "preload/base/safe_read.h"
 #include "preload/base/system.h"
 
@@ -26,19 +27,6 @@ struct MapsLine {
   bool readable, executable;
   const char* path;  // "" : anonymous
 };
-
-uint64_t ParseHex(const char** p) {
-  uint64_t value = 0;
-  for (;; ++*p) {
-    const char c = **p;
-    if (c >= '0' && c <= '9')
-      value = value * 16 + static_cast<uint64_t>(c - '0');
-    else if (c >= 'a' && c <= 'f')
-      value = value * 16 + static_cast<uint64_t>(c - 'a' + 10);
-    else
-      return value;
-  }
-}
 
 // "start-end rwxp offset dev inode   path"; ends the line with NUL in place. nullptr at the end of the text.
 char* ParseMapsLine(char* text, MapsLine* line) {

@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include "preload/base/guard.h"
+#include "preload/base/proc_text.h"
 #include "preload/base/system.h"
 #include "preload/unwind/modules.h"
 #include "preload/unwind/unwind_rules.h"
@@ -384,15 +385,11 @@ StackBounds FindMappingAround(uint64_t address) {
   MappedText maps = ReadWholeFile("/proc/self/maps");
   StackBounds found = {0, 0};
   for (const char* p = maps.data; p != nullptr && *p != '\0';) {
-    uint64_t bounds[2] = {0, 0};
-    for (uint64_t& bound : bounds) {
-      for (; (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f'); ++p) {
-        bound = bound * 16 + static_cast<uint64_t>(*p <= '9' ? *p - '0' : *p - 'a' + 10);
-      }
-      ++p;
-    }
-    if (address >= bounds[0] && address < bounds[1]) {
-      found = {bounds[0], bounds[1]};
+    const uint64_t start = ParseHex(&p);
+    if (*p == '-') ++p;
+    const uint64_t end = ParseHex(&p);
+    if (address >= start && address < end) {
+      found = {start, end};
       break;
     }
     p = strchr(p, '\n');

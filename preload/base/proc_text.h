@@ -1,0 +1,19 @@
+// Runs inside node, on any thread, possibly inside malloc. Never allocates, waits or throws.
+#pragma once
+
+#include <stdint.h>
+
+namespace nodeleak::preload {
+
+// The number at *p as /proc/PID/maps writes addresses, and *p behind it; 0 when there is none.
+inline uint64_t ParseHex(const char** p) {
+  uint64_t value = 0;
+  for (;; ++*p) {
+    const char c = **p;
+    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    if (digit < 0) return value;
+    value = value << 4 | static_cast<uint64_t>(digit);
+  }
+}
+
+}  // namespace nodeleak::preload

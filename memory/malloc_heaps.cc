@@ -21,20 +21,34 @@ constexpr uint32_t kAtStart[] = {0};
 // malloc/malloc.c, struct malloc_chunk: the size's low bits are flags, and a chunk is in use when the next one says so.
 constexpr uint64_t kPreviousInUse = 1, kMapped = 2, kFlags = 7;
 constexpr uint64_t kSmallestChunk = 32, kChunkAlignment = 16;
-constexpr uint64_t kFenceposts = 2 * kChunkAlignment;
+constexpr uint64_t kMostFenceposts = 3;  // two, and what was left of a last chunk of 48 bytes
 
-uint64_t HeapOf(uint64_t address) { return address & ~(kHeapBytes - 1); }
+bool IsReadable(const System& system, uint64_t address) {
+  char byte;
+  return ReadMemory(system, address, &byte, 1);
+}
 
-bool LooksLikeHeap(const System& system, uint64_t start, uint64_t readable_end, HeapInfo* info) {
+// It may have grown since the kernel was asked where its area ends.
+bool LooksLikeHeap(const System& system, uint64_t start, uint64_t area_end, HeapInfo* info) {
   if (!ReadMemory(system, start, info, sizeof *info)) return false;
   if (info->size < kPage || info->size > kHeapBytes || info->size > info->protected_size ||
-      info->protected_size > kHeapBytes || info->protected_size % kPage != 0 || start + info->size > readable_end) {
+      info->protected_size > kHeapBytes || info->protected_size % kPage != 0 ||
+      (start + info->size > area_end && !IsReadable(system, start + info->size - 1))) {
     return false;
   }
   HeapInfo first = *info;
   const uint64_t first_heap = HeapOf(info->arena);
   if (first_heap == 0 || (first_heap != start && !ReadMemory(system, first_heap, &first, sizeof first))) return false;
   return first.arena == info->arena && info->arena - first_heap <= 0x40;
+}
+
+// A thread arena gives what is free at a heap's end back, and takes it again.
+MallocHeap AsItIsNow(const System& system, MallocHeap heap) {
+  HeapInfo info;
+  if (heap.arena != 0 && ReadMemory(system, heap.start, &info, sizeof info) && info.arena == heap.arena &&
+      info.size >= kPage && info.size <= kHeapBytes)
+    heap.end = heap.start + info.size;
+  return heap;
 }
 
 // Reads chunk sizes: pages with headers, which malloc has touched itself, and where one page follows on the other some
@@ -52,10 +66,7 @@ class ChunkReader {
     memcpy(size, room_ + (address - held_), sizeof *size);
     return true;
   }
-  bool IsReadable(uint64_t address) const {
-    char byte;
-    return ReadMemory(system_, address, &byte, 1);
-  }
+  bool IsReadable(uint64_t address) const { return memory::IsReadable(system_, address); }
 
  private:
   bool Fill(uint64_t wanted) {
@@ -88,8 +99,8 @@ class Walker {
       const uint64_t bytes = size & ~kFlags;
       const uint64_t next = chunk + bytes;
       if (IsFencepost(chunk, bytes)) return Finished(walk, 0);
-      if (GoesOnBehind(chunk, bytes)) {
-        chunk += kFenceposts;
+      if (const uint64_t behind = BehindFenceposts(chunk, bytes); behind != 0) {
+        chunk = behind;
         walk.closed_end = chunk;
         if (!Read(chunk, &size)) break;
         continue;
@@ -98,7 +109,10 @@ class Walker {
       if (next == heap_.end || HasGrownTo(next)) return Finished(walk, heap_.end - chunk);
       if (next > heap_.end) break;
       uint64_t next_size = 0;
-      if (!Read(next, &next_size)) break;
+      if (!Read(next, &next_size)) {
+        if (HasShrunkTo(next)) return Finished(walk, bytes);
+        break;
+      }
       if ((next_size & kPreviousInUse) != 0) {
         walk.in_use_bytes += bytes;
       } else {
@@ -121,12 +135,20 @@ class Walker {
   bool IsFencepost(uint64_t chunk, uint64_t bytes) const {
     return bytes < kSmallestChunk && heap_.end - chunk <= 4 * kChunkAlignment;
   }
-  bool GoesOnBehind(uint64_t chunk, uint64_t bytes) const {
-    return heap_.is_regions && bytes < kSmallestChunk && (chunk + kFenceposts) % kPage == 0;
+  // Where the next region begins; 0: the chunk is no fencepost. The break has them, too, once it could not grow and
+  // then could again.
+  uint64_t BehindFenceposts(uint64_t chunk, uint64_t bytes) const {
+    const uint64_t behind = (chunk + kMostFenceposts * kChunkAlignment) & ~(kPage - 1);
+    const bool may_be = heap_.arena == 0 && bytes < kSmallestChunk;
+    return may_be && chunk < behind && behind - chunk > kChunkAlignment ? behind : 0;
   }
   // While it is walked the program goes on; what came since the kernel was asked is not looked at.
   bool HasGrownTo(uint64_t end) const {
     return end > heap_.end && end - heap_.end <= kHeapBytes && !heap_.is_regions && reader_->IsReadable(end - 1);
+  }
+  // The break was given back to the kernel. Only the last chunk leads to where memory ends.
+  bool HasShrunkTo(uint64_t end) const {
+    return heap_.arena == 0 && !heap_.is_regions && end % kPage == 0 && !reader_->IsReadable(end);
   }
   static HeapWalk Finished(HeapWalk walk, uint64_t top) {
     walk.complete = true;
@@ -149,21 +171,33 @@ HeapWalk WalkFromOneOf(const uint32_t (&offsets)[N], const MallocHeap& heap, Chu
   return walk;
 }
 
-// Where the break cannot grow, sysmalloc maps regions, each below the one before, and the kernel joins them to one
-// area. Nothing but malloc's chunks leads from the start of an area to fenceposts at the end of a page.
-MallocHeap RegionsAtStart(const System& system, const Area& area, uint64_t* budget) {
-  uint64_t head[2];  // of the first chunk
-  if (!ReadMemory(system, area.start, head, sizeof head) || (head[1] & kFlags) != kPreviousInUse ||
-      head[1] < kSmallestChunk || head[1] >= area.end - area.start) {
-    return {};
-  }
-  const MallocHeap whole = {area.start, area.end, 0, true, true};
-  const HeapWalk walk = WalkHeap(system, whole, budget);
-  const uint64_t end = walk.complete && walk.closed_end != 0 ? area.end : walk.closed_end;
-  return {area.start, end, 0, true, true};
+HeapWalk WalkOnce(const System& system, const MallocHeap& heap, uint64_t* budget) {
+  constexpr uint64_t kRoom = ChunkReader::kRoomPages * kPage;
+  void* room = system.map(kRoom);
+  if (room == nullptr) return {};
+  ChunkReader reader(system, heap.end, room);
+  const HeapWalk walk = heap.arena == 0 ? WalkFromOneOf(kAtStart, heap, &reader, budget)
+                        : heap.is_first ? WalkFromOneOf(kAfterArena, heap, &reader, budget)
+                                        : WalkFromOneOf(kAfterHead, heap, &reader, budget);
+  system.unmap(room, kRoom);
+  return walk;
 }
 
 }  // namespace
+
+uint64_t HeapOf(uint64_t address) { return address & ~(kHeapBytes - 1); }
+
+// Where the break cannot grow, sysmalloc maps regions, each below the one before, and the kernel joins them to one
+// area. Nothing but malloc's chunks leads from the start of an area to fenceposts at the end of a page.
+MallocHeap RegionsFrom(const System& system, uint64_t start, uint64_t end, uint64_t* budget) {
+  uint64_t head[2];  // of the first chunk
+  if (!ReadMemory(system, start, head, sizeof head) || (head[1] & kFlags) != kPreviousInUse ||
+      head[1] < kSmallestChunk || head[1] >= end - start) {
+    return {};
+  }
+  const HeapWalk walk = WalkOnce(system, {start, end, 0, true, true}, budget);
+  return {start, walk.complete && walk.closed_end != 0 ? end : walk.closed_end, 0, true, true};
+}
 
 bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps) {
   uint64_t candidates = 0;
@@ -174,23 +208,18 @@ bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArr
     for (uint64_t at = HeapOf(area.start + kHeapBytes - 1); at < area.end; at += kHeapBytes) {
       HeapInfo info;
       if (++candidates > kMostCandidates || !LooksLikeHeap(system, at, area.end, &info)) continue;
-      if (!heaps->Append({at, at + info.size, info.arena, HeapOf(info.arena) == at})) return false;
+      if (!heaps->Append({at, Smaller(at + info.size, area.end), info.arena, HeapOf(info.arena) == at})) return false;
     }
-    const MallocHeap regions = RegionsAtStart(system, area, &budget);
+    const MallocHeap regions = RegionsFrom(system, area.start, area.end, &budget);
     if (regions.end != 0 && !heaps->Append(regions)) return false;
   }
   return true;
 }
 
 HeapWalk WalkHeap(const System& system, const MallocHeap& heap, uint64_t* budget) {
-  constexpr uint64_t kRoom = ChunkReader::kRoomPages * kPage;
-  void* room = system.map(kRoom);
-  if (room == nullptr) return {};
-  ChunkReader reader(system, heap.end, room);
-  const HeapWalk walk = heap.arena == 0 ? WalkFromOneOf(kAtStart, heap, &reader, budget)
-                        : heap.is_first ? WalkFromOneOf(kAfterArena, heap, &reader, budget)
-                                        : WalkFromOneOf(kAfterHead, heap, &reader, budget);
-  system.unmap(room, kRoom);
+  constexpr int kTries = 5;  // a chunk that another thread joins with the one before leads a walk astray
+  HeapWalk walk = {};
+  for (int i = 0; i < kTries && !walk.complete; ++i) walk = WalkOnce(system, AsItIsNow(system, heap), budget);
   return walk;
 }
 

@@ -1,6 +1,6 @@
 // Both worlds. The heaps of glibc's malloc, found and read from outside of it: no lock is taken and nothing is called,
 // so a thread that sits in malloc (or died there) cannot hold us up. What is read may change meanwhile: every step is
-// checked, and a walk that does not come out at the end of the heap counts as not made.
+// checked, a walk that does not come out at the end of the heap is made again, and the last of some counts as not made.
 #pragma once
 
 #include <stdint.h>
@@ -17,11 +17,17 @@ struct MallocHeap {
   bool is_regions = false;
 };
 
+inline constexpr uint64_t kWalkBudget = 20'000'000;  // chunks: about a second
+
+// Where the heap of a thread arena begins that would hold the address.
+uint64_t HeapOf(uint64_t address);
+
 // The program break, every heap of a thread arena (they begin at multiples of 64 MiB), and regions of the main arena at
 // the start of an area.
 bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps);
 
-inline constexpr uint64_t kWalkBudget = 20'000'000;  // chunks: about a second
+// Regions of the main arena that begin at `start`; an end of 0: there are none. `budget`: see WalkHeap.
+MallocHeap RegionsFrom(const System& system, uint64_t start, uint64_t end, uint64_t* budget);
 
 struct HeapWalk {
   bool complete;

@@ -109,6 +109,17 @@ bool PictureTaker::MakeSegments() {
   return true;
 }
 
+// The kernel joins malloc's regions also to what others have mapped below them. Where those end that begin at `start`.
+uint64_t PictureTaker::ClaimRegions(const Area& area, uint64_t start, uint64_t end) {
+  if (area.resident == 0 || area.writable == 0 || (picture_.flags & recording::kPictureOtherAllocator) != 0)
+    return start;
+  const MallocHeap regions = RegionsFrom(system_, start, end, &region_budget_);
+  const uint32_t index = regions.end == 0 ? recording::kNoIndex : ArenaOf(0, recording::kArenaMain);
+  if (index == recording::kNoIndex || !heaps_.Append(regions)) return start;
+  ++arenas_[index].heaps;
+  return regions.end;
+}
+
 // Claims are sorted by their start; one may reach over several areas.
 void PictureTaker::CutArea(uint64_t index, uint64_t* next_claim) {
   const Area& area = areas_[index];
@@ -117,17 +128,23 @@ void PictureTaker::CutArea(uint64_t index, uint64_t* next_claim) {
   const auto append = [&](uint64_t start, uint64_t end, Kind kind, uint32_t tag) {
     if (start < end && !segments_.Append({start, end, kind, tag, index, 0, 0, 0})) MarkCut();
   };
+  const auto append_unclaimed = [&](uint64_t start, uint64_t end) {
+    if (start == area.start) return append(start, end, behind_file ? Kind::kBehindFile : Kind::kUnclaimed, 0);
+    const uint64_t regions_end = start < end ? ClaimRegions(area, start, end) : start;
+    if (regions_end != start) append(start, regions_end, Kind::kHeap, ArenaOf(0, recording::kArenaMain));
+    append(regions_end, end, Kind::kUnclaimed, 0);
+  };
   uint64_t at = area.start;
   while (*next_claim < claims_.size() && claims_[*next_claim].end <= area.start) ++*next_claim;
   for (uint64_t i = *next_claim; i < claims_.size() && claims_[i].start < area.end; ++i) {
     const Claim& claim = claims_[i];
     if (claim.end <= at) continue;
     const uint64_t start = Larger(claim.start, at), end = Smaller(claim.end, area.end);
-    append(at, start, at == area.start && behind_file ? Kind::kBehindFile : Kind::kUnclaimed, 0);
+    append_unclaimed(at, start);
     append(start, end, static_cast<Kind>(claim.owner), claim.tag);
     at = end;
   }
-  append(at, area.end, at == area.start && behind_file ? Kind::kBehindFile : Kind::kUnclaimed, 0);
+  append_unclaimed(at, area.end);
 }
 
 void PictureTaker::CountArea(const Area& area) {
@@ -181,6 +198,13 @@ void PictureTaker::AddBlock(const LiveBlock& block) {
   if (block.bytes < kSmallestMapped) ++first->small_blocks;
 }
 
+// A thread arena that has taken more of its heap since its end was read.
+MemoryArena* PictureTaker::ArenaThatHasGrownTo(uint64_t address) {
+  for (const MallocHeap& heap : heaps_)
+    if (heap.arena != 0 && heap.start == HeapOf(address)) return &arenas_[ArenaOf(heap.arena, 0)];
+  return nullptr;
+}
+
 void PictureTaker::CountInArena(const Segment& segment, uint64_t resident, MemoryArena* arena) {
   const uint64_t blocks = Smaller(segment.block_resident, resident);
   const uint64_t overhead = Smaller(segment.overhead, resident - blocks);
@@ -210,6 +234,8 @@ void PictureTaker::CountSegment(const Segment& segment) {
   if (segment.blocks != 0 && (other_allocator || segment.small_blocks != 0)) {
     // glibc goes on in mappings where the break cannot grow: V8's code range may be in its way. They are the main
     // arena's.
+    if (MemoryArena* grown = ArenaThatHasGrownTo(segment.start); grown != nullptr)
+      return CountInArena(segment, resident, grown);
     const uint32_t index = ArenaOf(0, other_allocator ? recording::kArenaMappedBlocks : recording::kArenaMain);
     if (index == recording::kNoIndex) return Add(MemoryPart::kUnexplained, left, left);
     if (!other_allocator && !heaps_.Append({segment.start, segment.end, 0, true, true})) MarkCut();

@@ -66,10 +66,12 @@ class PictureTaker {
   void FindArenas();
   void ClaimReservations();
   bool MakeSegments();
+  uint64_t ClaimRegions(const Area& area, uint64_t start, uint64_t end);
   void CutArea(uint64_t area, uint64_t* next_claim);
   Segment* FindSegment(uint64_t address);
   void CountArea(const Area& area);
   void CountSegment(const Segment& segment);
+  recording::MemoryArena* ArenaThatHasGrownTo(uint64_t address);
   void CountInArena(const Segment& segment, uint64_t resident, recording::MemoryArena* arena);
   void WalkArenas();
   recording::MemoryAmount& Part(recording::MemoryPart part) { return picture_.parts[static_cast<uint32_t>(part)]; }
@@ -86,6 +88,7 @@ class PictureTaker {
   PageArray<recording::MemoryUse> uses_;
   PageArray<recording::MemoryArena> arenas_;
   Segment* last_ = nullptr;
+  uint64_t region_budget_ = kWalkBudget;
 };
 
 }  // namespace nodeleak::memory

@@ -24,9 +24,15 @@ void Residency::Read(const System& system, PageArray<Area>* areas) {
     const uint64_t words = WordsOf(area);
     const bool possible = pagemap.valid() && buffer != nullptr && (used_words_ + words) * kBits <= kMostPages &&
                           bits_.Resize(used_words_ + words);
-    uint64_t counted = possible ? ReadBits(&pagemap, area, buffer, false) : 0;
-    if (counted > area.resident) counted = ReadBits(&pagemap, area, buffer, true);
-    if (counted == 0) {
+    uint64_t counted = 0;
+    const bool read = possible && ReadBits(&pagemap, area, buffer, false, &counted);
+    if (read && counted == 0) {  // given back, or unmapped, since smaps was read
+      area.resident = 0;
+      area.bitmap = kNone;
+      continue;
+    }
+    if (counted > area.resident) ReadBits(&pagemap, area, buffer, true, &counted);
+    if (!read || counted == 0) {
       approximate_ = true;
       continue;
     }
@@ -36,7 +42,7 @@ void Residency::Read(const System& system, PageArray<Area>* areas) {
   if (buffer != nullptr) system.unmap(buffer, kEntriesAtOnce * sizeof(uint64_t));
 }
 
-uint64_t Residency::ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buffer, bool owned_only) {
+bool Residency::ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buffer, bool owned_only, uint64_t* counted) {
   const uint64_t pages = (area.end - area.start) / kPage;
   uint64_t* bits = &bits_[used_words_];
   memset(bits, 0, WordsOf(area) * sizeof(uint64_t));
@@ -44,7 +50,7 @@ uint64_t Residency::ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buff
   for (uint64_t page = 0; page < pages;) {
     const uint64_t wanted = pages - page < kEntriesAtOnce ? pages - page : kEntriesAtOnce;
     const long got = pagemap->ReadAt((area.start / kPage + page) * sizeof(uint64_t), buffer, wanted * sizeof(uint64_t));
-    if (got < static_cast<long>(sizeof(uint64_t))) return 0;
+    if (got < static_cast<long>(sizeof(uint64_t))) return false;
     const uint64_t count = static_cast<uint64_t>(got) / sizeof(uint64_t);
     for (uint64_t i = 0; i < count; ++i) {
       if ((buffer[i] & kPresent) == 0 || (owned_only && (buffer[i] & (kExclusive | kFileOrShared)) == 0)) continue;
@@ -53,7 +59,8 @@ uint64_t Residency::ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buff
     }
     page += count;
   }
-  return resident;
+  *counted = resident;
+  return true;
 }
 
 uint64_t Residency::CountPages(uint64_t first_bit, uint64_t end_bit) const {

@@ -23,8 +23,8 @@ class Residency {
   static constexpr uint64_t kNone = ~0ull, kAll = ~0ull - 1, kEvenly = ~0ull - 2;
 
   // Present pages count; with `owned_only` those that are really ours: a page that was only ever read is the shared
-  // zero page, present but no memory, and smaps does not count it.
-  uint64_t ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buffer, bool owned_only);
+  // zero page, present but no memory, and smaps does not count it. False: pagemap cannot be read.
+  bool ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buffer, bool owned_only, uint64_t* counted);
   uint64_t CountPages(uint64_t first_bit, uint64_t end_bit) const;
 
   PageArray<uint64_t> bits_;

@@ -159,6 +159,17 @@ TEST_F(FakeProc, WithoutPagemapTouchedPartsAreEstimatedAndItIsSaid) {
   EXPECT_NE(taker.picture().flags & recording::kPictureApproximate, 0u);
 }
 
+TEST_F(FakeProc, WhatWasUnmappedSinceIsNoMemoryAndNoReasonToEstimate) {
+  Write("smaps", Area("10000-20000", "rw-p", 32, ""));
+  WritePagemap(0x10, std::vector<uint64_t>(16, 0));
+  const System here = system();
+  PictureTaker taker(here, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.Finish(false);
+  EXPECT_EQ(taker.picture().flags & recording::kPictureApproximate, 0u);
+  EXPECT_EQ(taker.picture().rss_bytes, 0u);
+}
+
 TEST_F(FakeProc, WithoutSmapsThereIsNoPicture) {
   const System here = system();
   PictureTaker taker(here, 1);
@@ -258,6 +269,150 @@ TEST(MallocHeaps, AHeapThatGrowsMeanwhileEndsWhereItEnded) {
   Unmap(memory, kMapped);
 }
 
+// Memory in which a test writes what malloc would.
+class HandMadeHeap : public FakeProc {
+ protected:
+  static constexpr size_t kHeap = 64ull << 20;
+
+  HandMadeHeap() : reserved_(static_cast<char*>(Map(2 * kHeap))) {
+    memory_ = reserved_ + (kHeap - reinterpret_cast<uint64_t>(reserved_) % kHeap) % kHeap;
+  }
+  ~HandMadeHeap() override { Unmap(reserved_, 2 * kHeap); }
+
+  uint64_t start() const { return reinterpret_cast<uint64_t>(memory_); }
+  void SetWord(size_t at, uint64_t word) const { memcpy(memory_ + at, &word, sizeof word); }
+  void SetSize(size_t at, uint64_t size) const { SetWord(at + sizeof size, size); }
+  // struct _heap_info of an arena that lies in another heap.
+  void SetHead(uint64_t arena, uint64_t size) const {
+    SetWord(0, arena);
+    SetWord(16, size);
+    SetWord(24, kHeap);
+  }
+  void SetRegion(size_t at, size_t bytes) const {
+    SetSize(at, 0x1000 | 1);
+    SetSize(at + 0x1000, (bytes - 0x1020) | 1);
+    SetSize(at + bytes - 0x20, 0x10 | 1);
+    SetSize(at + bytes - 0x10, 0x10 | 1);
+  }
+  HeapWalk Walk(size_t bytes, uint64_t arena) const {
+    const System self = {Call, Map, Unmap, "/proc/self", getpid()};
+    uint64_t budget = 1000;
+    return WalkHeap(self, {start(), start() + bytes, arena, arena == 0}, &budget);
+  }
+  // A picture of an area of that many pages at the start of the memory.
+  std::string AreaOfPages(size_t pages) const {
+    char range[64];
+    snprintf(range, sizeof range, "%lx-%lx", start(), start() + pages * kPage);
+    return Area(range, "rw-p", static_cast<int>(pages * 4), "");
+  }
+  System ProcessBehind(const std::string& smaps) const {
+    Write("smaps", smaps);
+    return {Call, Map, Unmap, folder_.c_str(), getpid()};
+  }
+
+  char* const reserved_;
+  char* memory_;
+};
+
+TEST_F(HandMadeHeap, ABreakThatWasGivenBackMeanwhileEndsWhereItEnds) {
+  SetSize(0, 0x1000 | 1);
+  SetSize(0x1000, 0x3000 | 1);  // the last one
+  ASSERT_EQ(munmap(memory_ + 0x4000, 0x4000), 0);
+  const HeapWalk walk = Walk(0x8000, 0);
+  EXPECT_TRUE(walk.complete);
+  EXPECT_EQ(walk.in_use_bytes, 0x1000u);
+  EXPECT_EQ(walk.top_bytes, 0x3000u);
+  SetSize(0x1000, 0x3010 | 1);  // into the hole, but not at its edge
+  EXPECT_FALSE(Walk(0x8000, 0).complete);
+}
+
+TEST_F(HandMadeHeap, AnArenaThatShrankMeanwhileIsWalkedAsItIsNow) {
+  const uint64_t arena = start() - kHeap + 0x30;
+  SetHead(arena, 0x2000);
+  SetSize(0x30, 0x1000 | 1);
+  SetSize(0x1030, (0x2000 - 0x1030) | 1);
+  const HeapWalk walk = Walk(0x8000, arena);
+  EXPECT_TRUE(walk.complete);
+  EXPECT_EQ(walk.in_use_bytes, 0x1000u);
+  EXPECT_EQ(walk.top_bytes, 0x2000u - 0x1030);
+}
+
+TEST_F(HandMadeHeap, TheBreakMayHoldFenceposts) {
+  SetRegion(0, 0x3000);
+  SetSize(0x3000, 0x5000 | 1);
+  HeapWalk walk = Walk(0x8000, 0);
+  EXPECT_TRUE(walk.complete);
+  EXPECT_EQ(walk.top_bytes, 0x5000u);
+  SetSize(0x1000, (0x3000 - 0x1030) | 1);  // and 16 bytes that are too few for a chunk
+  SetSize(0x2fd0, 0x10 | 1);
+  walk = Walk(0x8000, 0);
+  EXPECT_TRUE(walk.complete);
+  EXPECT_EQ(walk.in_use_bytes, 0x2fd0u);
+}
+
+// Another thread joins chunks under the first walk.
+uint64_t* g_astray = nullptr;
+int g_reads_astray = 0;
+long CallThatIsAstray(long number, long a, long b, long c, long d, long e, long f) {
+  if (number == SYS_process_vm_readv && --g_reads_astray == 0) *g_astray = 0x7000 | 1;
+  return Call(number, a, b, c, d, e, f);
+}
+
+TEST_F(HandMadeHeap, AWalkThatWentAstrayIsMadeAgain) {
+  SetSize(0, 0x1000 | 1);
+  SetSize(0x1000, 3);  // what a chunk that was joined with another one may be overwritten with
+  const System self = {CallThatIsAstray, Map, Unmap, "/proc/self", getpid()};
+  g_astray = reinterpret_cast<uint64_t*>(memory_ + 0x1008);
+  g_reads_astray = 3;
+  uint64_t budget = 1000;
+  const HeapWalk walk = WalkHeap(self, {start(), start() + 0x8000, 0, true}, &budget);
+  EXPECT_TRUE(walk.complete);
+  EXPECT_EQ(walk.in_use_bytes, 0x1000u);
+  SetSize(0x1000, 3);  // for good
+  EXPECT_FALSE(WalkHeap(self, {start(), start() + 0x8000, 0, true}, &budget).complete);
+}
+
+TEST_F(HandMadeHeap, ABlockWhereAnArenaHasGrownSinceIsThatArenas) {
+  const uint64_t arena = start() + 0x30;
+  SetHead(arena, 0x3000);
+  SetSize(0x8d0, (0x3000 - 0x8d0) | 1);
+  const System process = ProcessBehind(AreaOfPages(8));
+  PictureTaker taker(process, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.AddBlock({start() + 0x5010, 100, 0});
+  taker.Finish(true);
+  ASSERT_EQ(taker.arenas().size(), 1u);
+  EXPECT_EQ(taker.arenas()[0].address, arena);
+  EXPECT_EQ(taker.arenas()[0].flags, uint32_t{recording::kArenaWalked});
+}
+
+TEST_F(HandMadeHeap, AnArenaThatGrewBeforeItsHeadWasReadIsFound) {
+  const uint64_t arena = start() + 0x30;
+  SetHead(arena, 0x6000);
+  SetSize(0x8d0, (0x6000 - 0x8d0) | 1);
+  const System process = ProcessBehind(AreaOfPages(4));
+  PictureTaker taker(process, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.Finish(true);
+  ASSERT_EQ(taker.arenas().size(), 1u);
+  EXPECT_EQ(taker.arenas()[0].resident, 4 * kPage);
+  EXPECT_EQ(taker.arenas()[0].flags, uint32_t{recording::kArenaWalked});
+}
+
+TEST_F(HandMadeHeap, RegionsBehindWhatOthersMappedAreFound) {
+  SetRegion(0x2000, 0x3000);
+  SetRegion(0x5000, 0x3000);
+  const System process = ProcessBehind(AreaOfPages(8));
+  PictureTaker taker(process, 1);
+  taker.AddClaim({start(), start() + 0x2000, Owner::kNodeleak, 0});
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.Finish(true);
+  ASSERT_EQ(taker.arenas().size(), 1u);
+  EXPECT_EQ(taker.arenas()[0].resident, 0x6000u);
+  EXPECT_EQ(taker.arenas()[0].flags, uint32_t{recording::kArenaMain | recording::kArenaWalked});
+  EXPECT_EQ(Resident(taker.picture(), MemoryPart::kUnexplained), 0u);
+}
+
 TEST(MallocHeaps, AHeapThatIsNotOneIsNotWalked) {
   const size_t bytes = 1 << 20;
   char* memory = static_cast<char*>(Map(bytes));
@@ -291,7 +446,6 @@ TEST(MallocHeaps, RegionsBesideOneAnotherAreWalkedToTheEnd) {
   EXPECT_EQ(walk.free_bytes, kRegions * 0x1800);
   EXPECT_EQ(walk.free_chunks, kRegions);
   EXPECT_EQ(walk.in_use_bytes, kRegions * (0x1000 + 0x7e0));
-  EXPECT_FALSE(WalkHeap(self, {start, start + kRegions * kRegion, 0, true, false}, &budget).complete);
 
   // Found where they begin an area, up to the last fenceposts.
   PageArray<Area> areas(self);

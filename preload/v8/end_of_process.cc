@@ -11,6 +11,7 @@
 #include "preload/v8/heap_statistics.h"
 #include "preload/v8/runtime.h"
 #include "preload/v8/safe_point.h"
+#include "preload/v8/script_scopes.h"
 
 namespace nodeleak::preload::v8 {
 namespace {
@@ -101,6 +102,7 @@ void EndPictureWithoutTurns() {
 }
 
 void TakePictureInCleanup(IsolateRecord* record) {
+  ScopesHold hold(record);
   if (!BeginEndPicture(record)) return;
   const bool finalizers =
       g_collected_at_end && record->environment != nullptr && symbols().run_native_immediates != nullptr;
@@ -115,8 +117,11 @@ void OnEnvironmentExit(void* data) {
   if (TryGetCurrentIsolate() != record->isolate) return;
   int saved_errno = errno;
   int signal = PendingEndSignal();
-  if (record->is_main && !FinishEndTurns(record) && BeginEndPicture(record))
-    FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, 0);
+  if (record->is_main) {
+    ScopesHold hold(record);
+    if (!FinishEndTurns(record) && BeginEndPicture(record))
+      FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, 0);
+  }
   Unregister(record);
   errno = saved_errno;
   if (record->is_main && signal != 0) FinishEndSignal();

@@ -13,6 +13,7 @@
 #include "preload/v8/js_frames.h"
 #include "preload/v8/runtime.h"
 #include "preload/v8/runtime_node_version.h"
+#include "preload/v8/script_scopes.h"
 
 namespace nodeleak::preload::v8 {
 namespace {
@@ -124,6 +125,7 @@ bool IsToldTo(const IsolateRecord& record) {
 // here when we cannot open one.
 void GcBegins(Isolate* isolate, int, int, void* data) {
   auto* record = static_cast<IsolateRecord*>(data);
+  if (record->gc_depth == 0 && record == t_record) KeepNotedScopes(record);
   record->gc_start_ns = MonotonicNanoseconds();
   ++record->gc_depth;
   HeapMoves(record);

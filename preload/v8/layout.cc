@@ -194,6 +194,8 @@ constexpr Row kRows[] = {
      kNoBase,
      0,
      {3, 3, 3, 5, 5}},
+    {Field::kContextScopeIndex, "Context: index of ScopeInfo", {"context_idx_scope_info"}, kNoBase, 0, SAME(0)},
+    {Field::kContextPreviousIndex, "Context: index of outer context", {"context_idx_prev"}, kNoBase, 0, SAME(1)},
     {Field::kBytecodeFirst,
      "BytecodeArray: first bytecode",
      {"class_BytecodeArray__data__uintptr_t"},
@@ -343,6 +345,8 @@ constexpr Row kRows[] = {
      kNoBase,
      0,
      {220, 223, 203, 178, 177}},
+    {Field::kFirstContextType, "first Context type", {"FirstContextType"}, kNoBase, 0, SAME(kNo)},
+    {Field::kLastContextType, "last Context type", {"LastContextType"}, kNoBase, 0, SAME(kNo)},
 };
 #undef SAME
 constexpr size_t kRowCount = sizeof kRows / sizeof kRows[0];

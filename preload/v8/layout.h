@@ -54,6 +54,9 @@ enum class Field : uint8_t {
   // scope infos (indices of 8-byte slots after the map)
   kScopeLocalCountIndex,
   kScopeFirstVariableIndex,
+  // contexts (indices as of an array's elements)
+  kContextScopeIndex,
+  kContextPreviousIndex,
   // bytecode
   kBytecodeFirst,
   kBytecodePositions,
@@ -97,6 +100,8 @@ enum class Field : uint8_t {
   kTypeSharedWrapper,
   kTypeFirstUncompiled,
   kTypeLastUncompiled,
+  kFirstContextType,
+  kLastContextType,
   kCount
 };
 inline constexpr int32_t kAbsentValue = INT32_MIN;

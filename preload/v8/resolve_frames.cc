@@ -11,6 +11,7 @@
 #include "preload/v8/heap_reader.h"
 #include "preload/v8/js_frames.h"
 #include "preload/v8/script_lines.h"
+#include "preload/v8/script_scopes.h"
 #include "preload/v8/source_positions.h"
 #include "preload/v8/strings.h"
 #include "preload/v8/wasm_frames.h"
@@ -189,6 +190,16 @@ uint64_t FrameSlot(const WalkedFrame& frame, Field field) {
   return *reinterpret_cast<const uint64_t*>(frame.fp + static_cast<uint64_t>(Get(field)));
 }
 
+// The variables of the program's own functions, not of node's.
+void NoteScopeOf(const WalkedFrame& frame, const ResolveBuffer& out) {
+  constexpr char kNodesOwn[] = "node:";
+  constexpr size_t kBytes = sizeof kNodesOwn - 1;
+  if (out.frame_count == 0) return;
+  const ResolvedString& file = out.frames[out.frame_count - 1].file;
+  if (file.length >= kBytes && memcmp(out.text + file.offset, kNodesOwn, kBytes) == 0) return;
+  NoteScope(FrameSlot(frame, Field::kFrameContext));
+}
+
 int32_t InterpretedPosition(const WalkedFrame& frame) {
   uint64_t bytecode = FrameSlot(frame, Field::kFrameBytecodeArray);
   uint64_t offset = FrameSlot(frame, Field::kFrameBytecodeOffset);
@@ -235,6 +246,7 @@ bool ResolveUnoptimized(const WalkedFrame& frame, Resolver* resolver, bool* cach
     *cacheable = false;
   }
   resolver->AddJsFrame(info, FindOwnName(function), place);
+  NoteScopeOf(frame, *resolver->out);
   return true;
 }
 
@@ -360,9 +372,13 @@ bool ResolveOptimized(const WalkedFrame& walked, Resolver* resolver, bool* cache
   SafepointEntry safepoint;
   if (FindSafepoint(frame.code, frame.pc_offset, &safepoint)) {
     frame.pc_offset = safepoint.pc_offset;
-    if (ResolveByDeoptData(frame, safepoint.deopt_index, resolver)) return true;
+    if (ResolveByDeoptData(frame, safepoint.deopt_index, resolver)) {
+      NoteScopeOf(walked, *resolver->out);
+      return true;
+    }
   }
   ResolveByPositions(frame, resolver);
+  NoteScopeOf(walked, *resolver->out);
   return true;
 }
 

@@ -14,6 +14,9 @@ struct Isolate;      // v8::Isolate
 struct Environment;  // node::Environment
 struct EventLoop;    // uv_loop_t
 struct Context;      // what a v8::Local<v8::Context> holds: a pointer to a handle's slot
+struct Handle {      // what a v8::Global holds a pointer to
+  uint64_t object;   // tagged
+};
 
 inline constexpr int kOldestV8 = 10;
 inline constexpr int kNewestV8 = 14;
@@ -47,6 +50,11 @@ struct RuntimeSymbols {
   void (*remove_gc_epilogue)(Isolate*, GcCallback, void*);
   void (*low_memory_notification)(Isolate*);
   void (*request_interrupt)(Isolate*, InterruptCallback, void*);
+  // handles of V8's api_internal: what the inline functions of v8::Global call
+  Handle* (*globalize_slot)(Isolate*, uint64_t* object);  // V8 10, 11
+  Handle* (*globalize_value)(Isolate*, uint64_t object);  // V8 12 to 14
+  void (*make_weak)(Handle**);                            // set to nullptr when the object goes
+  void* (*clear_weak)(Handle*);
   // event loops
   EventLoop* (*get_current_event_loop)(Isolate*);
   int (*uv_backend_fd)(const EventLoop*);
@@ -67,6 +75,7 @@ enum class Feature : uint8_t {
   kGcEvents,
   kForcedGc,
   kEventLoop,
+  kHandles,
   kHeapStatistics,
   kOptional,
   kCount

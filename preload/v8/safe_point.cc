@@ -13,6 +13,7 @@
 #include "preload/v8/event_loop.h"
 #include "preload/v8/heap_statistics.h"
 #include "preload/v8/runtime.h"
+#include "preload/v8/script_scopes.h"
 
 namespace nodeleak::preload::v8 {
 namespace {
@@ -216,6 +217,7 @@ bool SafePoint(int epoll_fd, int timeout_ms, bool again) {
   bool cannot_be_woken = false;
   if (IsolateRecord* record = FindOrRegisterIsolate()) {
     if (!again) LoopTurns(record->index);
+    KeepNotedScopes(record);
     const bool own_loop = record->loop != nullptr && record->poll_fd == epoll_fd;
     const Place place = !own_loop ? Place::kNestedLoop : again ? Place::kOwnLoopAgain : Place::kOwnLoop;
     if (timeout_ms == 0 && record->is_main && IsCleanupPoll()) {

@@ -11,7 +11,8 @@ const keep = (value) => kept.push(value);
 let dropped;
 const drop = (value) => dropped = value;
 
-const every = (ms, call) => setInterval(call, ms);
+const timers = [];
+const every = (ms, call) => timers[timers.push(setInterval(call, ms)) - 1];
 const buffers = (ms, size, use) => every(ms, function here() { use(Buffer.alloc(size)); });
 const several = function here(count, size, use) { for (let i = 0; i < count; i++) use(Buffer.alloc(size)); };
 const churn = (bytes) => { for (let i = 0; i < bytes / 65536; i++) drop(Buffer.alloc(65536)); };
@@ -114,6 +115,22 @@ const leaks = {
   javaScriptHeap() { every(4, () => { for (let i = 0; i < 300; i++) keep({ text: `odd ${i}`, list: [i, i, i] }); }); },
 };
 
+// Of functions that have run long ago, in variables of theirs: these programs end by themselves, with nothing to do.
+const endByThemselves = {
+  variableOfAFunction() { const list = []; buffers(8, 9973, (value) => list.push(value)); },
+  javaScriptHeapOfAFunction() {
+    const list = [];
+    every(4, () => { for (let i = 0; i < 300; i++) list.push({ text: `odd ${i}`, list: [i, i, i] }); });
+  },
+  ringOfAFunction() { let i = 0; const ring = []; buffers(4, 19993, (value) => ring[i++ % 60] = value); },
+  jobsOfAFunction() {
+    every(run / 12, () => {  // the next begins when the one before has ended
+      const job = [];
+      const timer = buffers(run / 500, 9001, (value) => { if (job.push(value) === 30) clearInterval(timer); });
+    });
+  },
+};
+
 const innocents = {
   ring() { let i = 0; buffers(4, 19993, (value) => kept[i++ % 60] = value); },
   lruAtCapacity() { cache((entries) => { if (entries.size > 60) entries.delete(entries.keys().next().value); }); },
@@ -199,8 +216,8 @@ const inWorkers = {
 };
 
 if (process.execArgv.includes('--expose-gc')) every(run / 20, () => globalThis.gc());
-({ ...leaks, ...innocents, ...inWorkers })[name]();
+({ ...leaks, ...endByThemselves, ...innocents, ...inWorkers })[name]();
 if (isMainThread) {
   require('fs').writeSync(1, 'begun\n');
-  setTimeout(() => process.exit(0), run);
+  setTimeout(() => name in endByThemselves ? timers.forEach(clearInterval) : process.exit(0), run);
 }

@@ -44,6 +44,10 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   // On a busy machine old garbage may hide it.
   javaScriptHeapUnderChurn: { end: ['growing', 'new'], cut: ['bounded'], heap: true },
   javaScriptHeap: { ...LEAK, heap: true, often: true },
+  variableOfAFunction: { ...LEAK, often: true },
+  javaScriptHeapOfAFunction: { ...LEAK, heap: true },
+  ringOfAFunction: { ...BOUNDED, often: true },
+  jobsOfAFunction: { end: [...GARBAGE.end, 'startup'], often: true },  // of one of them, and no more, the variables may be there
   ring: { ...BOUNDED, often: true },
   lruAtCapacity: { ...BOUNDED, often: true },
   memoized: { ...BOUNDED, often: true },

@@ -23,6 +23,7 @@
 #include "preload/v8/buffer_lists.h"
 #include "preload/v8/js_frames.h"
 #include "preload/v8/runtime.h"
+#include "preload/v8/script_scopes.h"
 
 namespace nodeleak::preload {
 namespace {
@@ -149,6 +150,9 @@ namespace v8 {
 void SetCurrentIsolateGeneration(uint32_t generation) { t_locals.isolate_generation = generation; }
 void ReadBufferListIfDue(IsolateRecord*) {}
 void ReadBufferListAfterGc(IsolateRecord*) {}
+void KeepNotedScopes(IsolateRecord*) {}
+ScopesHold::ScopesHold(IsolateRecord*) {}
+ScopesHold::~ScopesHold() = default;
 }  // namespace v8
 
 }  // namespace nodeleak::preload

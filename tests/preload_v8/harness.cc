@@ -21,6 +21,7 @@
 #include "preload/base/system.h"
 #include "preload/recorder/recorder.h"
 #include "preload/v8/js_frames.h"
+#include "preload/v8/script_scopes.h"
 #include "recording/layout.h"
 
 extern "C" {
@@ -42,6 +43,8 @@ void SetCapability(recording::CapabilityId id, recording::CapabilityState state,
   if (getenv("HARNESS_CAPABILITIES") != nullptr)
     fprintf(stderr, "capability %u state %u %s\n", static_cast<unsigned>(id), static_cast<unsigned>(state), why);
 }
+
+void v8::NoteScope(uint64_t) {}
 
 namespace {
 

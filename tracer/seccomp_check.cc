@@ -82,6 +82,7 @@ constexpr CallRow kCalls[] = {
     {"fcntl", SYS_fcntl, {kNone, F_DUPFD_CLOEXEC, 900}},
     {"ftruncate", SYS_ftruncate, {kNone, 0}},
     {"fallocate", SYS_fallocate, {kNone, 0, 0, 0}},
+    {"sync_file_range", SYS_sync_file_range, {kNone, 0, 0, 0}},
     {"readlinkat", SYS_readlinkat, {kNone, 0, 0, 0}},
     {"readlink", SYS_readlink, {0, 0, 0}},
     {"getcwd", SYS_getcwd, {0, 0}},

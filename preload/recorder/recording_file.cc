@@ -241,59 +241,141 @@ bool RecordingFile::ReserveUpTo(uint64_t end) {
   const uint64_t tries[] = {end + ahead < max_bytes_ ? end + ahead : max_bytes_, end};
   for (const uint64_t wanted : tries) {
     if (!ExtendUnlessRefused(reserved_, wanted - reserved_)) continue;
-    reserved_ = wanted;
+    __atomic_store_n(&reserved_, wanted, __ATOMIC_RELAXED);
     return true;
   }
   return false;
 }
 
+// The smallest that is large enough; what needs no disk first.
 uint64_t RecordingFile::TakeReleased(uint64_t bytes) {
+  FreeExtent* best = nullptr;
   for (uint32_t i = 0; i < free_count_; ++i) {
-    const FreeExtent extent = free_[i];
-    if (extent.bytes != bytes) continue;
-    if (extent.punched && !ExtendUnlessRefused(extent.offset, bytes)) return 0;
-    free_[i] = free_[--free_count_];
-    memset(At(extent.offset), 0, bytes);
-    return extent.offset;
+    FreeExtent& extent = free_[i];
+    if (extent.bytes < bytes) continue;
+    const bool better =
+        best == nullptr || (best->punched != extent.punched ? best->punched : extent.bytes < best->bytes);
+    if (better) best = &extent;
   }
-  return 0;
+  if (best == nullptr || (best->punched && !ExtendUnlessRefused(best->offset, bytes))) return 0;
+  const uint64_t offset = best->offset;
+  best->offset += bytes;
+  best->bytes -= bytes;
+  if (best->bytes == 0) *best = free_[--free_count_];
+  return offset;
 }
 
 uint64_t RecordingFile::Allocate(uint64_t bytes) {
   bytes = RoundToPage(bytes);
   if (!lock_.TryLock()) return 0;
-  uint64_t offset = TakeReleased(bytes);
-  if (offset == 0 && ReserveUpTo(end_ + bytes)) {
+  const uint64_t released = TakeReleased(bytes);
+  uint64_t offset = released;
+  if (released == 0 && ReserveUpTo(end_ + bytes)) {
     offset = end_;
-    end_ += bytes;
+    __atomic_store_n(&end_, end_ + bytes, __ATOMIC_RELAXED);
     __atomic_store_n(&header()->file_bytes, end_, __ATOMIC_RELEASE);
   }
   lock_.Unlock();
+  if (released != 0) memset(At(released), 0, bytes);
   return offset;
+}
+
+// One with its neighbours: the tables grow by half, and what several left is room for the next one.
+void RecordingFile::AddFree(FreeExtent extent) {
+  if (!lock_.TryLock()) return;
+  for (uint32_t i = 0; i < free_count_;) {
+    const FreeExtent& other = free_[i];
+    const bool before = other.offset + other.bytes == extent.offset,
+               behind = extent.offset + extent.bytes == other.offset;
+    if (other.punched != extent.punched || (!before && !behind)) {
+      ++i;
+      continue;
+    }
+    if (before) extent.offset = other.offset;
+    extent.bytes += other.bytes;
+    free_[i] = free_[--free_count_];
+  }
+  if (free_count_ < kMaxFreeExtents) free_[free_count_++] = extent;
+  lock_.Unlock();
 }
 
 void RecordingFile::Release(uint64_t offset, uint64_t bytes) {
   if ((offset & (kPageBytes - 1)) != 0 || bytes < kPageBytes) return;  // part of a page that others share
-  bytes = RoundToPage(bytes);
+  AddFree({offset, RoundToPage(bytes), false});
+}
+
+// Nobody's until it is given back.
+bool RecordingFile::TakeUnpunched(FreeExtent* taken) {
   constexpr uint64_t kWorthPunching = 8 << 10;  // a system call, and the pages are faulted in again at reuse
-  const bool punch = bytes >= kWorthPunching;
-  if (punch) {
-    const Open open(*this);
-    if (open.file() >= 0) {
-      RawSyscall(SYS_fallocate, open.file(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<long>(offset),
-                 static_cast<long>(bytes));
-    }
+  constexpr uint64_t kMostAtATime = 1 << 20;
+  if (!lock_.TryLock()) return false;
+  bool found = false;
+  for (uint32_t i = 0; i < free_count_ && !found; ++i) {
+    FreeExtent& extent = free_[i];
+    if (extent.punched || extent.bytes < kWorthPunching) continue;
+    *taken = extent;
+    if (taken->bytes > kMostAtATime) taken->bytes = kMostAtATime;
+    extent.offset += taken->bytes;
+    extent.bytes -= taken->bytes;
+    if (extent.bytes == 0) extent = free_[--free_count_];
+    found = true;
   }
-  if (!lock_.TryLock()) return;
-  if (free_count_ < kMaxFreeExtents) free_[free_count_++] = {offset, bytes, punch};
   lock_.Unlock();
+  return found;
+}
+
+// Punching takes the file's pages away under a lock that page faults of the same file need, and waits there for pages
+// that are being written to disk: wait for those first, without the lock (Linux, fs/ext4/inode.c, ext4_punch_hole).
+bool RecordingFile::PunchOne() {
+  FreeExtent extent;
+  if (!TakeUnpunched(&extent)) return false;
+  const Open open(*this);
+  if (open.file() >= 0) {
+    const long at = static_cast<long>(extent.offset), bytes = static_cast<long>(extent.bytes);
+    RawSyscall(SYS_sync_file_range, open.file(), at, bytes, SYNC_FILE_RANGE_WAIT_BEFORE);
+    extent.punched = RawSyscall(SYS_fallocate, open.file(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) == 0;
+  }
+  AddFree(extent);
+  return extent.punched;
+}
+
+// Twice what was needed since the last time. The end of the reserve is told only where nobody moved it meanwhile.
+void RecordingFile::ReserveAhead(uint64_t growth) {
+  constexpr uint64_t kMostAhead = 8 << 20, kPiece = 64 << 10;
+  const uint64_t end = __atomic_load_n(&end_, __ATOMIC_RELAXED);
+  const uint64_t reserved = __atomic_load_n(&reserved_, __ATOMIC_RELAXED);
+  uint64_t wanted = end + (2 * growth < kMostAhead ? RoundToPage(2 * growth) : kMostAhead);
+  if (wanted > max_bytes_) wanted = max_bytes_;
+  if (wanted > reserved && Extend(reserved, wanted - reserved) && lock_.TryLock()) {
+    if (reserved_ == reserved) __atomic_store_n(&reserved_, wanted, __ATOMIC_RELAXED);
+    lock_.Unlock();
+  }
+  // A refusal (an older kernel, the end of the file) leaves the faults to those who come first. Small pieces: a mapping
+  // of the program's waits for one.
+  uint64_t at = populated_ > end ? populated_ : end;
+  for (; at < wanted && at + kPiece <= __atomic_load_n(&reserved_, __ATOMIC_RELAXED); at += kPiece) {
+    if (RawSyscall(SYS_madvise, reinterpret_cast<long>(At(at)), kPiece, MADV_POPULATE_WRITE) != 0) break;
+  }
+  populated_ = at;
+}
+
+bool RecordingFile::TendDisk() {
+  if (in_memory_) return false;
+  constexpr uint64_t kGrowing = 256 << 10;
+  const uint64_t end = __atomic_load_n(&end_, __ATOMIC_RELAXED);
+  const uint64_t growth = tended_end_ == 0 ? 0 : end - tended_end_;
+  tended_end_ = end;
+  if (growth < kGrowing) return PunchOne();  // a growing one needs what was released, and the file system, itself
+  ReserveAhead(growth);
+  return true;
 }
 
 void RecordingFile::TrimReserve() {
+  while (PunchOne()) continue;
   if (!lock_.TryLock()) return;
   const Open open(*this);
   if (reserved_ > end_ && open.file() >= 0 && RawSyscall(SYS_ftruncate, open.file(), static_cast<long>(end_)) == 0) {
-    reserved_ = end_;
+    __atomic_store_n(&reserved_, end_, __ATOMIC_RELAXED);
   }
   lock_.Unlock();
 }

@@ -31,8 +31,12 @@ class RecordingFile {
 
   // A zeroed extent, page aligned; 0 when the limit is reached or the disk is full. Any thread.
   uint64_t Allocate(uint64_t bytes);
-  // Gives an extent back for reuse; the disk blocks of a large one are freed at once where the file system can.
+  // Gives an extent back for reuse. Waits for no disk: what is left of it to the file system is for TendDisk.
   void Release(uint64_t offset, uint64_t bytes);
+  // By the watcher, now and then: what may wait for the disk, so that Allocate and Release seldom do. While the
+  // file grows it reserves ahead and brings the next pages into memory; afterwards it frees the disk blocks of what was
+  // released, piece by piece. True: come again soon.
+  bool TendDisk();
   // Gives back what was reserved ahead; the file ends where its last extent ends. Any thread.
   void TrimReserve();
 
@@ -59,7 +63,7 @@ class RecordingFile {
   bool Extend(uint64_t offset, uint64_t bytes);
   bool ExtendUnlessRefused(uint64_t offset, uint64_t bytes);
   bool ReserveUpTo(uint64_t end);
-  uint64_t TakeReleased(uint64_t bytes);
+  uint64_t TakeReleased(uint64_t bytes);  // 0: none
   bool InitializeLayout();
 
   struct FreeExtent {
@@ -67,6 +71,10 @@ class RecordingFile {
     uint64_t bytes;
     bool punched;  // its disk blocks were given back: to be reserved again
   };
+  bool TakeUnpunched(FreeExtent* taken);
+  void AddFree(FreeExtent extent);
+  bool PunchOne();
+  void ReserveAhead(uint64_t growth);
   static constexpr uint32_t kMaxFreeExtents = 1024;
 
   char* base_ = nullptr;
@@ -82,6 +90,8 @@ class RecordingFile {
   uint64_t refused_bytes_ = 0, ask_again_ns_ = 0;
   FreeExtent free_[kMaxFreeExtents] = {};
   uint32_t free_count_ = 0;
+  // TendDisk's alone.
+  uint64_t tended_end_ = 0, populated_ = 0;
 };
 
 }  // namespace nodeleak::preload

@@ -24,6 +24,7 @@ using recording::TimelineSample;
 constexpr uint64_t kFirstSampleIntervalNs = 100'000'000;
 constexpr uint64_t kFirstCheckpointIntervalNs = 250'000'000;
 constexpr uint64_t kLookAtRssEveryNs = 1'000'000'000;  // samples become rare in a long run
+constexpr uint32_t kTendFileMs = 20;
 constexpr size_t kWatcherStackBytes = 128 * 1024;
 
 struct Schedule {
@@ -193,11 +194,14 @@ void Watch(WatcherSleep sleep) {
       g_recorder.threads.RefreshNames();
       next_sample_ns = now_ns + g_schedule.sample_interval_ns;
     }
+    const bool tend_file = IsRecording() && g_recorder.file.TendDisk();
     if (PictureIfDue(ReadRssBytes()) == recording::PictureMoment::kRssLimit) MarkCheckpoint();
     const uint64_t until_sample_ns = next_sample_ns - now_ns;
     const auto look_ms = static_cast<uint32_t>(
         (until_sample_ns < kLookAtRssEveryNs ? until_sample_ns : kLookAtRssEveryNs) / 1'000'000 + 1);
-    sleep(bell, requests_ms < look_ms ? requests_ms : look_ms);
+    const uint32_t file_ms = tend_file ? kTendFileMs : look_ms;
+    const uint32_t soonest_ms = file_ms < look_ms ? file_ms : look_ms;
+    sleep(bell, requests_ms < soonest_ms ? requests_ms : soonest_ms);
   }
 }
 

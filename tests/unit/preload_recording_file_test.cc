@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -108,6 +109,61 @@ TEST_F(RecordingFileTest, ReusesWhatWasReleasedAndItIsZero) {
   file.Release(offset, 12288);
   EXPECT_EQ(file.Allocate(12288), offset);
   EXPECT_EQ(file.At(offset)[5000], '\0');
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, NeighboursThatWereReleasedAreRoomForALargerOne) {
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_));
+  const uint64_t first = file.Allocate(8192), second = file.Allocate(12288), kept = file.Allocate(4096);
+  ASSERT_EQ(second, first + 8192);
+  file.At(second)[77] = 'x';
+  file.Release(second, 12288);
+  file.Release(first, 8192);
+  EXPECT_EQ(file.Allocate(16384), first);
+  EXPECT_EQ(file.At(second)[77], '\0');
+  EXPECT_EQ(file.Allocate(4096), first + 16384) << "what was left of it";
+  EXPECT_GT(file.Allocate(4096), kept);
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, GivesDiskBlocksBackWhenTendedAndTakesThemAgain) {
+  constexpr uint64_t kBytes = 3 << 20;  // tended in pieces
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_));
+  const uint64_t offset = file.Allocate(kBytes);
+  ASSERT_NE(offset, 0u);
+  memset(file.At(offset), 'x', kBytes);
+  const auto disk_bytes = [&] {
+    struct stat status;
+    return stat(path_.c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_blocks) * 512 : 0;
+  };
+  file.Release(offset, kBytes);
+  const uint64_t before = disk_bytes();
+  while (file.TendDisk()) continue;
+  if (disk_bytes() == before) GTEST_SKIP() << "this file system frees no blocks of a file";
+  EXPECT_LE(disk_bytes(), before - kBytes);
+  ASSERT_EQ(file.Allocate(kBytes), offset);
+  EXPECT_EQ(file.At(offset)[kBytes - 1], '\0');
+  EXPECT_GE(disk_bytes(), before) << "reserved before it is touched";
+  file.Close();
+}
+
+TEST_F(RecordingFileTest, ReservesAheadWhileItGrows) {
+  RecordingFile file;
+  ASSERT_TRUE(file.Create(path_.c_str(), kMax, &why_));
+  file.TendDisk();
+  const uint64_t offset = file.Allocate(2 << 20);
+  ASSERT_NE(offset, 0u);
+  EXPECT_TRUE(file.TendDisk());
+  struct stat status;
+  ASSERT_EQ(stat(path_.c_str(), &status), 0);
+  EXPECT_GE(static_cast<uint64_t>(status.st_size), offset + (2 << 20) + (4 << 20)) << "twice what it grew by";
+  EXPECT_FALSE(file.TendDisk()) << "it grows no more";
+  file.TrimReserve();
+  ASSERT_EQ(stat(path_.c_str(), &status), 0);
+  EXPECT_EQ(static_cast<uint64_t>(status.st_size), file.header()->file_bytes);
+  EXPECT_NE(file.Allocate(2 << 20), 0u);
   file.Close();
 }
 

@@ -224,11 +224,25 @@ void AddCheckpoints(const std::vector<Timebase::Sum>& sums, const Evidence& evid
   for (Alive& moment : trend->alive) moment.at /= std::max(1.0, all_blocks);
 }
 
+std::vector<Step> StepsOf(const std::vector<Timebase::Sum>& sums, double begin_seconds) {
+  std::vector<Step> steps;
+  Timebase::Sum before;
+  for (const Timebase::Sum& sum : sums) {
+    const double blocks = sum.allocated_blocks - before.allocated_blocks;
+    if (blocks < 1) continue;
+    steps.push_back({sum.seconds - begin_seconds, blocks, (sum.allocated_bytes - before.allocated_bytes) / blocks});
+    before = sum;
+  }
+  return steps;
+}
+
 Trend TrendOf(const Timebase& timebase, const Members& members, const Evidence& evidence) {
   Trend trend;
   const std::vector<uint32_t> stacks = StacksOf(members);
   if (stacks.size() != members.size()) return trend;  // of mappings and the like checkpoints know nothing
-  AddCheckpoints(timebase.SumsOf(stacks), evidence, &trend);
+  const std::vector<Timebase::Sum> sums = timebase.SumsOf(stacks);
+  AddCheckpoints(sums, evidence, &trend);
+  trend.steps = StepsOf(sums, evidence.first_allocation_seconds);
   for (const Window& window : evidence.windows) {
     trend.kept_blocks += static_cast<double>(window.survivor_blocks);
     trend.kept_bytes += static_cast<double>(window.survivor_bytes);

@@ -9,9 +9,12 @@ namespace {
 constexpr size_t kLooked = kTrendParts * 3 / 4;
 constexpr double kStraight = 0.75;  // 1: no value may lie above the line
 constexpr double kGradual = 0.3;    // of the end is there after five eighths: no burst at the end
-constexpr double kMostGrowingBlocks = 3, kLeastBlockBytes = 512 * 1024;
+constexpr double kLeastBlockBytes = 512 * 1024;
 constexpr double kFewestQueued = 50, kLeastQueueBytes = 512 * 1024;
-constexpr double kSameRate = 2.5;  // the later half of the looked parts against the earlier
+constexpr double kLeastFactor = 1.4, kMostFactor = 4;  // of a doubling array
+constexpr double kSooner = 0.6, kLater = 1.7;          // than at an even rate; checkpoints are some time apart
+constexpr double kLastDoubling = 0.42;  // of the group's age: later ones are due after it is twice as old
+constexpr double kSameRate = 2.5;       // the later half of the looked parts against the earlier
 
 using Parts = std::array<double, kTrendParts>;
 
@@ -72,6 +75,20 @@ bool IsGrowingBlock(const Trend& trend) {
   if (!trend.is_measured || trend.kept_blocks < 0.5 || trend.kept_blocks > kMostGrowingBlocks) return false;
   return trend.largest_bytes >= kLeastBlockBytes &&
          RisesSteadily(trend.mean_bytes, MiddlesOfParts(trend.blocks), trend.largest_bytes);
+}
+
+bool IsDoublingBlock(const Trend& trend, double seconds) {
+  if (trend.steps.size() < kDoublings) return false;
+  const Step* last = &trend.steps.back();
+  if (last->mean_bytes < kLeastBlockBytes || last->seconds < kLastDoubling * seconds) return false;
+  for (const Step* step = last - (kDoublings - 2); step <= last; ++step) {
+    const Step& before = step[-1];
+    const double factor = step->mean_bytes / before.mean_bytes, longer = step->seconds / before.seconds;
+    if (step->blocks > 1.5 || factor < kLeastFactor || factor > kMostFactor) return false;
+    // Of the first one only when it was found is known.
+    if (step > last - 2 && (longer < kSooner * factor || longer > kLater * factor)) return false;
+  }
+  return true;
 }
 
 bool IsGrowingQueue(const Trend& trend) {

@@ -19,6 +19,7 @@ constexpr double kFewestSurvivors = 4, kFewSurvivors = 10, kManySurvivors = 50;
 constexpr double kFewMustStay = 0.5, kFewMustOccupy = 0.6;
 constexpr uint64_t kLeastFewBytes = 128 * 1024, kLeastBytes = 16 * 1024, kLeastBytesWithoutSite = 64 * 1024,
                    kLeastV8Bytes = 1024 * 1024;
+constexpr double kMuchStays = 0.3;
 constexpr double kOnePieceOfWork = 10;  // turns of the event loop
 constexpr double kEverLess = 0.75, kLittleAtLast = 0.4, kFewTurnsOfAThird = 10;
 constexpr double kSilentShare = 0.25, kSilentPauses = 2;
@@ -251,6 +252,34 @@ std::optional<Judgement> JudgeTrend(const Evidence& evidence) {
   return std::nullopt;
 }
 
+std::string DoublingSentence(const Evidence& evidence) {
+  std::string sizes;
+  const std::vector<Step>& steps = evidence.trend.steps;
+  for (size_t i = steps.size() - kDoublings; i < steps.size(); ++i) {
+    absl::StrAppend(&sizes, sizes.empty() ? "" : ", ", FormatBytes(static_cast<uint64_t>(steps[i].mean_bytes)), " by ",
+                    FormatSeconds(evidence.first_allocation_seconds + steps[i].seconds));
+  }
+  return absl::StrCat("each block is about twice the one before, as of an array that doubles when it is full: ", sizes);
+}
+
+// Ever fewer and larger blocks: long pauses between them are no stop.
+std::optional<Judgement> JudgeDoubling(const Evidence& evidence) {
+  const double age = evidence.run_seconds - evidence.first_allocation_seconds;
+  if (!evidence.application_site || evidence.kind == Kind::kV8Internal || evidence.kind == Kind::kV8Heap ||
+      age < kShortestTrend || !IsDoublingBlock(evidence.trend, age)) {
+    return std::nullopt;
+  }
+  std::string sentence = DoublingSentence(evidence);
+  if (IsUnseen(evidence)) {
+    Judgement unsure = New(UnseenSentence(evidence));
+    unsure.evidence.push_back(std::move(sentence));
+    return unsure;
+  }
+  if (evidence.live_blocks == 0 || static_cast<double>(evidence.live_blocks) > kMostGrowingBlocks) return std::nullopt;
+  const std::vector<Step>& steps = evidence.trend.steps;
+  return GrowingBy(evidence.trend.largest_bytes - steps.front().mean_bytes, std::move(sentence), evidence);
+}
+
 // Nothing that was allocated before the tail is outstanding.
 Judgement OnlyTail(const Evidence& evidence, const Thirds& thirds) {
   if (2 * evidence.blocks_of_the_start > evidence.live_blocks) {
@@ -262,6 +291,17 @@ Judgement OnlyTail(const Evidence& evidence, const Thirds& thirds) {
   return Bounded(
       thirds,
       "only the youngest are outstanding: whatever was allocated before the last tenth of its time has been freed");
+}
+
+// How much was kept before, no collection has told.
+Judgement TurnsOver(const Thirds& thirds) {
+  Judgement bounded = Bounded(thirds, absl::StrCat("turns over, the old ones go: ", AgesSentence(thirds)));
+  if (StayingShare(thirds) >= kMuchStays) {
+    bounded.confidence = Confidence::kLow;
+    bounded.evidence.push_back(
+        "much of all that was allocated is left: a queue that fills faster than it empties looks the same");
+  }
+  return bounded;
 }
 
 }  // namespace
@@ -281,6 +321,7 @@ Judgement Judge(const Evidence& evidence) {
     return New(absl::StrCat("first allocated ", FormatSeconds(evidence.run_seconds - evidence.first_allocation_seconds),
                             " before the end: too young to judge"));
   }
+  if (std::optional<Judgement> doubling = JudgeDoubling(evidence)) return *std::move(doubling);
   if (std::optional<Judgement> stopped = JudgeSilence(evidence)) return *std::move(stopped);
 
   const Thirds thirds = ThirdsOf(evidence.windows);
@@ -295,9 +336,7 @@ Judgement Judge(const Evidence& evidence) {
     return Startup(evidence, absl::StrCat("only the oldest stay: ", AgesSentence(thirds)));
   }
   if (MayHideUnderGarbage(evidence, thirds)) return Unseen(evidence, thirds);
-  if (thirds.young.Value() > thirds.old.Value()) {
-    return Bounded(thirds, absl::StrCat("turns over, the old ones go: ", AgesSentence(thirds)));
-  }
+  if (thirds.young.Value() > thirds.old.Value()) return TurnsOver(thirds);
   return Startup(evidence, absl::StrCat("ever fewer are kept: ", AgesSentence(thirds)));
 }
 

@@ -84,6 +84,19 @@ const leaks = {
     let all = Buffer.alloc(0);
     every(20, function here() { globalThis.all = all = Buffer.concat([all, Buffer.alloc(8009)]); });
   },
+  arrayThatDoubles() {
+    let array = new Uint8Array(999), used = 0;
+    every(4, function here() {
+      for (let i = 0; i < 4999; i++) {
+        if (used === array.length) {
+          const larger = new Uint8Array(2 * used);
+          larger.set(array);
+          globalThis.array = array = larger;
+        }
+        array[used++] = i;
+      }
+    });
+  },
   queueThatFills() {
     const queue = globalThis.queue = [];
     let events = 0;

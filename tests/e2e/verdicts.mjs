@@ -36,6 +36,7 @@ const ROWS = {  // `cut`: what may be said at a cut, too
   addonBuffersKept: { ...LEAK, kind: 'addon', often: true },
   addonObjectsKept: { ...LEAK, kind: 'addon' },
   bufferThatGrows: { ...LEAK, cut: ['bounded', 'startup'] },
+  arrayThatDoubles: { end: ['growing'], cut: ['startup', 'bounded'] },
   queueThatFills: { end: ['growing', 'bounded'], cut: ['bounded'] },  // bounded: garbage that got old may hide it
   wasmMemoryThatGrows: { ...LEAK, kind: 'wasm-memory', often: true },
   leakInAWorker: { ...LEAK, often: true },

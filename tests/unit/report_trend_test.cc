@@ -4,6 +4,8 @@
 #include <cmath>
 #include <functional>
 #include <iterator>
+#include <utility>
+#include <vector>
 
 #include "report/trend.h"
 
@@ -32,6 +34,29 @@ TEST(Trend, BlocksOfAnySizeDoNot) {
   EXPECT_FALSE(IsGrowingBlock(BlockOf([](double share) { return 1e6 * (0.5 + std::fmod(7.7 * share, 0.5)); })));
   EXPECT_FALSE(IsGrowingBlock(BlockOf([](double) { return 1e6; })));
   EXPECT_FALSE(IsGrowingBlock(BlockOf([](double share) { return share == 1 ? 1e6 : 50021; })));
+}
+
+// Found by checkpoints a third of a second apart; `came` in MiB at which second.
+Trend DoublingOf(const std::vector<std::pair<double, double>>& came) {
+  Trend trend;
+  for (const auto& [seconds, mib] : came) trend.steps.push_back({std::ceil(3 * seconds) / 3, 1, mib * (1 << 20)});
+  trend.steps.front().blocks = 8;
+  return trend;
+}
+
+TEST(Trend, AnArrayThatDoublesWhenItIsFullGrows) {
+  const Trend trend = DoublingOf({{0.1, 0.06}, {0.4, 0.5}, {0.75, 1}, {1.5, 2}, {3, 4}});
+  EXPECT_TRUE(IsDoublingBlock(trend, 4.6));
+  EXPECT_FALSE(IsDoublingBlock(trend, 8));  // the next one has long been due
+}
+
+TEST(Trend, AnArrayThatIsFilledAtOnceOrAnewDoesNotGrow) {
+  EXPECT_FALSE(IsDoublingBlock(DoublingOf({{2.4, 0.5}, {2.7, 1}, {3, 2}, {3.4, 4}}), 4));
+  EXPECT_FALSE(IsDoublingBlock(DoublingOf({{0.1, 4}, {0.75, 1}, {1.5, 2}, {3, 4}}), 4));
+  EXPECT_FALSE(IsDoublingBlock(DoublingOf({{0.7, 1}, {1.5, 1}, {3, 1}, {3.7, 1}}), 4));
+  Trend several = DoublingOf({{0.4, 0.5}, {0.75, 1}, {1.5, 2}, {3, 4}});
+  several.steps[2].blocks = 3;
+  EXPECT_FALSE(IsDoublingBlock(several, 4));
 }
 
 TEST(Trend, WhatHasNoCheckpointsOfItsOwnIsNotJudged) {

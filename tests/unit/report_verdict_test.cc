@@ -234,6 +234,18 @@ TEST(Verdict, SilenceThatIsNoLongerThanUsualIsNoStop) {
   EXPECT_EQ(Judge(evidence).verdict, Verdict::kGrowing) << "a job that runs now and then";
 }
 
+TEST(Verdict, OfAQueueOrALargeCacheItIsSaidThatTheyLookTheSame) {
+  Evidence evidence = EvidenceOf(Simulate(kPatterns[1], 50, false, 1));
+  for (size_t i = 0; i < kWindows; ++i) {
+    evidence.windows[i].allocated = 20;
+    evidence.windows[i].survivors = evidence.windows[i].survivor_blocks = i < kWindows / 2 ? 0 : 20;
+  }
+  const Judgement judgement = Judge(evidence);
+  EXPECT_EQ(judgement.verdict, Verdict::kBounded);
+  EXPECT_EQ(judgement.confidence, Confidence::kLow);
+  EXPECT_EQ(judgement.evidence.size(), 2);
+}
+
 TEST(Verdict, AShortRunIsNotJudged) {
   Evidence evidence = EvidenceOf(Simulate(kPatterns[0], 50, false, 1));
   evidence.run_seconds = 0.3;

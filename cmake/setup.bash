@@ -21,7 +21,7 @@ install_packages() {
     say "not a Debian system: taking for granted that these are installed: $*"
     return 0
   }
-  local missing log as_root=()
+  local missing output as_root=()
   mapfile -t missing < <(missing_packages "$@")
   (( ${#missing[@]} == 0 )) && return 0
   if (( $(id -u) != 0 )); then
@@ -31,15 +31,12 @@ install_packages() {
     [[ -t 0 ]] || as_root+=(-n)
   fi
   say "installing the Debian packages ${missing[*]} (${as_root[*]:+${as_root[*]} }apt-get install)"
-  log=$(mktemp)
-  if ! { "${as_root[@]}" apt-get update && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
-    grep -E '^(E:|Err:|sudo:)' "$log" | head -5 >&2
-    rm -f "$log"
+  if ! output=$({ "${as_root[@]}" apt-get update && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y --no-install-recommends "${missing[@]}"; } 2>&1 </dev/null); then
+    grep -E '^(E:|Err:|sudo:)' <<<"$output" | head -5 >&2
     fail "cannot install these Debian packages: ${missing[*]} (offline, or no rights to?)." \
       "Install them, for example: sudo apt-get install ${missing[*]}"
   fi
-  rm -f "$log"
 }
 
 CONFIGURE_OPTIONS=()  # of the first configuration; ./test adds to it
@@ -54,6 +51,6 @@ build_preset() {
     cd "$ROOT" || exit 1
     { { [[ -f $dir/build.ninja ]] || cmake --preset "$preset" "${CONFIGURE_OPTIONS[@]}"; } && cmake --build --preset "$preset"; } >"$log" 2>&1
   ) 9>"$dir/.lock" && return 0
-  grep -E -A12 'error|Error|FAILED' "$log" | head -60 >&2
+  { grep -E -A12 'error|Error|FAILED' "$log" || tail -n 12 "$log"; } | head -60 >&2
   fail "cannot build preset '$preset'; the whole log is $log"
 }

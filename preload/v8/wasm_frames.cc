@@ -79,7 +79,8 @@ bool Holds(uint64_t code, const Search& search) {
 // std::map<Address, unique_ptr<WasmCode>>: nodes {color, parent, left, right, key, value}. `word` may be its root.
 bool SearchTree(uint64_t root, Search* search) {
   struct Node {
-    uint64_t color, parent, left, right, key, value;
+    uint32_t color, padding;  // what malloc left there
+    uint64_t parent, left, right, key, value;
   } node;
   constexpr int kDeepest = 64;
   uint64_t best = 0, at = root;

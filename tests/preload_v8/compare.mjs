@@ -17,7 +17,8 @@ const work = fs.mkdtempSync(path.join(os.tmpdir(), 'nodeleak-frames-'));
 process.on('exit', () => fs.rmSync(work, { recursive: true, force: true }));
 
 function execute(command, env = {}) {
-  const inherited = { PATH: process.env.PATH, HOME: work };
+  // What malloc hands out is full of rubbish, as in a process that has run for a while.
+  const inherited = { PATH: process.env.PATH, HOME: work, MALLOC_PERTURB_: '165' };
   if (process.env.LD_LIBRARY_PATH) inherited.LD_LIBRARY_PATH = process.env.LD_LIBRARY_PATH;
   const result = spawnSync(command[0], command.slice(1),
     { env: { ...inherited, ...env }, cwd: work, encoding: 'utf8', timeout: 100000, maxBuffer: 1 << 28 });

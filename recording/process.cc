@@ -1,9 +1,12 @@
 #include "recording/process.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -29,7 +32,18 @@ std::vector<std::string> FieldsFromThird(uint32_t pid) {
   if (after_name == absl::string_view::npos) return {};
   return absl::StrSplit(stat.substr(after_name + 2), ' ');
 }
-constexpr size_t kState = 3 - 3, kStartTime = 22 - 3;  // proc(5) counts from 1; ours begin with field 3
+constexpr size_t kState = 3 - 3, kThreads = 20 - 3, kStartTime = 22 - 3;  // proc(5) counts from 1; ours from field 3
+
+bool HasEnded(const std::vector<std::string>& fields) {
+  int threads = 0;
+  const bool only_one = !absl::SimpleAtoi(fields[kThreads], &threads) || threads <= 1;
+  return fields[kState] == "X" || (fields[kState] == "Z" && only_one);
+}
+
+bool ShowsMemory(const std::string& folder) {
+  std::ifstream maps(absl::StrCat(folder, "/maps"));
+  return maps.peek() != std::ifstream::traits_type::eof();
+}
 
 }  // namespace
 
@@ -37,13 +51,25 @@ absl::optional<uint64_t> ProcessStartTicks(uint32_t pid) {
   const std::vector<std::string> fields = FieldsFromThird(pid);
   uint64_t ticks = 0;
   if (fields.size() <= kStartTime || !absl::SimpleAtoi(fields[kStartTime], &ticks)) return absl::nullopt;
-  if (fields[kState] == "Z" || fields[kState] == "X") return absl::nullopt;
+  if (HasEnded(fields)) return absl::nullopt;
   return ticks;
 }
 
 char ProcessStateLetter(uint32_t pid) {
   const std::vector<std::string> fields = FieldsFromThird(pid);
   return fields.empty() || fields[kState].empty() ? '\0' : fields[kState][0];
+}
+
+std::string FolderWithMemory(uint32_t pid) {
+  const std::string tasks = absl::StrCat("/proc/", pid, "/task/");
+  std::string main = absl::StrCat(tasks, pid);
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir(tasks.c_str()), closedir);
+  if (folder == nullptr || ShowsMemory(main)) return main;
+  while (const dirent* entry = readdir(folder.get())) {
+    std::string thread = absl::StrCat(tasks, entry->d_name);
+    if (entry->d_name[0] != '.' && ShowsMemory(thread)) return thread;
+  }
+  return main;
 }
 
 std::string RootOfProcess(uint32_t pid, uint64_t process_start_ticks) {

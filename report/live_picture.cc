@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -14,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "memory/limits.h"
 #include "memory/picture.h"
+#include "recording/process.h"
 #include "recording/texts.h"
 #include "report/absl_view.h"
 
@@ -69,8 +71,9 @@ void TakeOver(const memory::PictureTaker& taker, PictureInfo* info) {
 }  // namespace
 
 absl::StatusOr<PictureInfo> TakePictureNow(uint32_t pid, const Recording& recording) {
-  const std::string folder = absl::StrCat("/proc/", pid);
-  const memory::System system = {Call, Map, Unmap, folder.c_str(), static_cast<long>(pid)};
+  const std::string folder = recording::FolderWithMemory(pid);
+  const long thread = strtol(folder.c_str() + folder.rfind('/') + 1, nullptr, 10);
+  const memory::System system = {Call, Map, Unmap, folder.c_str(), thread};
   const memory::System own = {Call, Map, Unmap, "/proc/self", 0};
   memory::PictureTaker taker(system, static_cast<uint32_t>(recording.stacks.size()));
   if ((recording.process.flags & recording::kOtherAllocator) != 0) taker.SetOtherAllocator();
@@ -79,7 +82,7 @@ absl::StatusOr<PictureInfo> TakePictureNow(uint32_t pid, const Recording& record
   if (!taker.ReadKernel()) {
     const bool gone = access(folder.c_str(), F_OK) != 0;
     return absl::FailedPreconditionError(gone ? absl::StrCat("there is no process ", pid)
-                                              : absl::StrCat("cannot read ", folder,
+                                              : absl::StrCat("cannot read /proc/", pid,
                                                              "/smaps: ", strerror(errno != 0 ? errno : ESRCH),
                                                              " (is it another user's process?)"));
   }

@@ -36,7 +36,7 @@ std::optional<uint32_t> AsPid(const std::string& operand) {
 }
 
 std::optional<std::vector<std::string>> SharedFilesOf(uint32_t pid) {
-  std::ifstream maps(absl::StrCat("/proc/", pid, "/maps"));
+  std::ifstream maps(absl::StrCat(recording::FolderWithMemory(pid), "/maps"));
   if (!maps) return std::nullopt;
   std::vector<std::string> files;
   for (std::string line; std::getline(maps, line);) {

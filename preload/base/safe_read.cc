@@ -33,10 +33,15 @@ long OwnPid() {
 
 bool IsRefused() { return __atomic_load_n(&g_refused, __ATOMIC_RELAXED); }
 
-// Where process_vm_readv is not allowed, or not there, it will not be later either.
+// Where process_vm_readv is not allowed, or not there, it will not be later either. A main thread that has left by
+// pthread_exit has no memory any more under the number of the process.
 long ReadByCall(const iovec* local, const iovec* remote, int remotes) {
-  const long result = RawSyscall(SYS_process_vm_readv, OwnPid(), reinterpret_cast<long>(local), 1,
-                                 reinterpret_cast<long>(remote), remotes);
+  const auto read = [&](long id) {
+    return RawSyscall(SYS_process_vm_readv, id, reinterpret_cast<long>(local), 1, reinterpret_cast<long>(remote),
+                      remotes);
+  };
+  long result = read(OwnPid());
+  if (result == -ESRCH) result = read(RawSyscall(SYS_gettid));
   if (result == -EPERM || result == -ENOSYS) __atomic_store_n(&g_refused, true, __ATOMIC_RELAXED);
   return result;
 }
@@ -50,7 +55,8 @@ bool IsReadable(uint64_t address) {
 
 // Reads through it cannot fault, but see pages without access, too.
 int OpenMemory() {
-  const long opened = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/self/mem"), O_RDONLY | O_CLOEXEC);
+  const long opened =
+      RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/thread-self/mem"), O_RDONLY | O_CLOEXEC);
   if (opened < 0) return kNoDescriptor;
   const long high = RawSyscall(SYS_fcntl, opened, F_DUPFD_CLOEXEC, kFirstDescriptor);
   if (high >= 0) RawSyscall(SYS_close, opened);

@@ -8,7 +8,7 @@ namespace nodeleak::preload {
 
 // Copies `bytes` from anywhere in our own address space; false (and *out unspecified) where it is not readable. A
 // system call, 0.3 us and up; three where a seccomp filter refuses process_vm_readv (Docker's and containerd's default
-// profiles did for years), and a descriptor of /proc/self/mem then.
+// profiles did for years), and a descriptor of /proc/thread-self/mem then.
 bool SafeRead(uint64_t address, void* out, size_t bytes);
 
 // Whether each of `count` pages from `address` on, 16 at most, is in memory and can be read: two system calls. False

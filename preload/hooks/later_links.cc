@@ -91,7 +91,7 @@ bool IsLazyBinding(const Library& library, uint64_t target) {
 enum class Access : uint8_t { kUnknown, kReadOnly, kWritable };
 
 Access AccessOf(uint64_t address) {
-  const MappedText maps = ReadWholeFile("/proc/self/maps");
+  const MappedText maps = ReadWholeFile("/proc/thread-self/maps");
   Access access = Access::kUnknown;
   for (const char* line = maps.data; line != nullptr && *line != '\0';) {
     const char* p = line;

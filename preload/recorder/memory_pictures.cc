@@ -40,7 +40,11 @@ struct Pictures {
 };
 constinit Pictures g_pictures = {};
 
-memory::System InsideSystem() { return {RawSyscall, MapMemory, UnmapMemory, "/proc/self", RawSyscall(SYS_getpid)}; }
+// By this thread, not the process: the kernel shows no memory under the number of a main thread that has left by
+// pthread_exit.
+memory::System InsideSystem() {
+  return {RawSyscall, MapMemory, UnmapMemory, "/proc/thread-self", RawSyscall(SYS_gettid)};
+}
 
 uint64_t ThreadCpuNanoseconds() {
   timespec now = {};

@@ -208,7 +208,8 @@ void Watch(WatcherSleep sleep) {
 void ForgetSchedule() { g_schedule = {}; }
 
 uint64_t ReadRssBytes() {
-  const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/self/statm"), O_RDONLY | O_CLOEXEC);
+  const long fd =
+      RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/thread-self/statm"), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
   char text[128] = {};
   const long got = RawSyscall(SYS_read, fd, reinterpret_cast<long>(text), sizeof text - 1);

@@ -223,7 +223,7 @@ void SetModuleObservers(const ModuleObservers& observers) { g_observers = observ
 bool RefreshModules() {
   if (!g_lock.TryLock()) return false;
   // Under the lock: an older text than another thread's would take what that one found for gone.
-  MappedText maps = ReadWholeFile("/proc/self/maps");
+  MappedText maps = ReadWholeFile("/proc/thread-self/maps");
   bool any_gone = false;
   if (maps.data != nullptr) {
     static bool still_there[kMaxModules];

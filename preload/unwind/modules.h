@@ -1,8 +1,8 @@
 // Runs inside node, on any thread, possibly inside malloc. Never allocates through a hooked allocator, never throws.
 //
-// Which ELF files are mapped, from /proc/self/maps and the ELF headers in memory: the loader's lock is never taken, so
-// a thread that sits in dlopen cannot hold us up. Files mapped a second time (V8 remaps node's builtins) are not
-// modules.
+// Which ELF files are mapped, from /proc/thread-self/maps and the ELF headers in memory: the loader's lock is never
+// taken, so a thread that sits in dlopen cannot hold us up. Files mapped a second time (V8 remaps node's builtins) are
+// not modules.
 #pragma once
 
 #include <stdint.h>

@@ -382,7 +382,7 @@ __attribute__((noinline)) void WalkStack(StackBounds bounds, WalkedStack* stack)
 }
 
 StackBounds FindMappingAround(uint64_t address) {
-  MappedText maps = ReadWholeFile("/proc/self/maps");
+  MappedText maps = ReadWholeFile("/proc/thread-self/maps");
   StackBounds found = {0, 0};
   for (const char* p = maps.data; p != nullptr && *p != '\0';) {
     const uint64_t start = ParseHex(&p);

@@ -56,7 +56,7 @@ inline uint64_t EpochOf(const WalkedStack& stack) {
 }
 
 // The memory mapping around `address`, and its end: the limit for a thread whose stack is not known otherwise. 0: there
-// is none. Reads /proc/self/maps.
+// is none. Reads /proc/thread-self/maps.
 StackBounds FindMappingAround(uint64_t address);
 uint64_t FindStackEnd(uint64_t address);
 

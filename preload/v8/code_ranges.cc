@@ -82,7 +82,7 @@ bool WorthLooking() {
 void Refresh() {
   if (!g_refresh_lock.TryLock()) return;
   uint32_t changes = __atomic_load_n(&g_changes, __ATOMIC_ACQUIRE);
-  MappedText maps = ReadWholeFile("/proc/self/maps");
+  MappedText maps = ReadWholeFile("/proc/thread-self/maps");
   if (maps.data != nullptr) {
     uint32_t version = g_version;
     RangeSet& next = g_sets[(version + 1) & 1];

@@ -13,17 +13,17 @@ namespace nodeleak::preload::v8 {
 // `pc` is a return address. In text of an ELF module only the builtins count.
 CodeKind FindCodeKind(uint64_t pc, bool in_elf_text);
 
-// Executable memory came or went: unknown pcs are looked up in /proc/self/maps again. True when code is gone that was
-// known: what FindCodeKind said of pcs in there no longer holds.
+// Executable memory came or went: unknown pcs are looked up in /proc/thread-self/maps again. True when code is gone
+// that was known: what FindCodeKind said of pcs in there no longer holds.
 bool CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped);
 
-// For tests: what /proc/self/maps says.
+// For tests: what /proc/thread-self/maps says.
 struct ExecutableRange {
   uint64_t start, end;
   CodeKind kind;
 };
-// Reads the lines of /proc/self/maps; `own_text_start` is where V8's module has its own text: other executable mappings
-// of the same file are copies of the builtins.
+// Reads the lines of /proc/thread-self/maps; `own_text_start` is where V8's module has its own text: other executable
+// mappings of the same file are copies of the builtins.
 uint32_t ParseExecutableRanges(const char* maps, uint64_t own_text_start, ExecutableRange* ranges, uint32_t capacity);
 
 }  // namespace nodeleak::preload::v8

@@ -1,6 +1,6 @@
 // Programs without JavaScript: totals against glibc's own count, and how they end.
 import assert from 'node:assert';
-import { compile, execute, file, findLibrary, record, run, skip } from './harness.mjs';
+import { compile, execute, file, findLibrary, firstLine, nodeleak, record, report, run, skip, start } from './harness.mjs';
 
 const NATIVE = process.env.NODELEAK_E2E_NATIVE;
 const THREADS = 4;
@@ -61,26 +61,52 @@ await run({
     }
   },
 
-  // libc ends the process after its last thread, and the recorder has one, too.
-  'main leaves before its threads'() {
+  // libc ends the process after its last thread, and the recorder has one, too. The kernel shows no memory under the
+  // number of the process any more.
+  async 'main leaves before its threads'() {
+    const plugin = compile(file('late.c', '#include <stdlib.h>\n__attribute__((noinline)) void* late(void) { return malloc(12347); }\n'),
+      'late.so', '-shared', '-fPIC', '-fno-builtin');
     const program = compile(file('leaves.c', `
+      #include <dlfcn.h>
       #include <pthread.h>
+      #include <stdio.h>
       #include <stdlib.h>
+      #include <string.h>
       #include <unistd.h>
       static void* volatile kept;
-      static void* Late(void* nothing) {
-        usleep(100000);
-        kept = malloc(12347);
-        return nothing;
+      static void* volatile touched;
+      static const char* plugin;
+      static void* Late(void* main_thread) {
+        pthread_join(*(pthread_t*)main_thread, NULL);
+        kept = ((void* (*)(void))dlsym(dlopen(plugin, RTLD_NOW), "late"))();
+        touched = memset(malloc(5 << 20), 1, 5 << 20);
+        puts("ready");
+        fflush(stdout);
+        getchar();
+        return NULL;
       }
-      int main(void) {
+      int main(int count, char** arguments) {
+        static pthread_t self;
         pthread_t thread;
-        pthread_create(&thread, NULL, Late, NULL);
+        plugin = arguments[1];
+        self = pthread_self();
+        pthread_create(&thread, NULL, Late, &self);
         pthread_exit(NULL);
       }`), 'leaves', '-pthread');
-    const { report: what, status } = record([program]);
-    assert.deepStrictEqual([status, what.process.ended], [0, 'exit']);
-    assert(what.groups.some((g) => g.liveBytes === 12347 && g.origin.function === 'Late'), JSON.stringify(what.groups));
+    const { child, recording, ended } = start([program, plugin]);
+    await firstLine(child);
+    const pid = report(recording).process.pid;
+    const now = JSON.parse(nodeleak(['rss', '--format=json', String(pid)]).stdout);
+    child.stdin.end();
+    assert.deepStrictEqual(await ended, { status: 0, signal: null });
+    const what = report(recording);
+    assert.strictEqual(what.process.ended, 'exit');
+    const kept = what.groups.find((g) => g.liveBytes === 12347);
+    assert.deepStrictEqual([kept?.origin.function, kept?.origin.module], ['late', plugin], JSON.stringify(what.groups));
+    for (const { memory } of [now, what]) {
+      const native = memory.lines.find((line) => line.name === 'native')?.touchedBytes;
+      assert(native >= 5 << 20 && memory.rssBytes >= native, JSON.stringify(memory));
+    }
   },
 
   // As some libraries are built (sharp's libvips): no unwind table, and rbp is a register like any other.

@@ -21,6 +21,7 @@ namespace {
 using recording::AttachControl;
 using recording::AttachRequest;
 using recording::AttachState;
+using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
@@ -36,9 +37,20 @@ constexpr milliseconds kCollectLimit(60'000);       // a heap of gigabytes
 constexpr milliseconds kTurnsPatience(1000);        // for two turns of the loop and another collection
 
 // How long one attempt may keep the threads that stopped at once waiting for those that did not: short at first. A
-// thread that starts a program (vfork) cannot be stopped for a millisecond or so.
-constexpr milliseconds kWorldLimits[] = {milliseconds(15),  milliseconds(15),  milliseconds(30), milliseconds(60),
-                                         milliseconds(125), milliseconds(250), milliseconds(500)};
+// thread that starts a program (vfork) cannot be stopped for a millisecond or so, and on a busy machine one may wait
+// long for a processor: many short pauses are better for a server than a long one.
+milliseconds WorldLimit(size_t attempt) {
+  constexpr struct {
+    size_t attempts;
+    int limit_ms;
+  } kSteps[] = {{12, 4}, {12, 8}, {20, 15}, {10, 30}, {5, 60}, {4, 125}, {4, 250}};
+  constexpr milliseconds kLongest(500);
+  for (const auto& step : kSteps) {
+    if (attempt < step.attempts) return milliseconds(step.limit_ms);
+    attempt -= step.attempts;
+  }
+  return kLongest;
+}
 
 // An abstract socket's name, held as long as the process works on the target: ours alone, gone with us.
 absl::StatusOr<UniqueFd> Claim(const AttachTarget& target) {
@@ -108,18 +120,22 @@ absl::Status AttachedProcess::InStoppedWorld(Change change) {
   const auto begin = steady_clock::now();
   absl::Status last;
   for (size_t attempt = 0; steady_clock::now() - begin < kWorldPatience; ++attempt) {
-    const milliseconds limit = kWorldLimits[std::min(attempt, std::size(kWorldLimits) - 1)];
-    absl::StatusOr<StoppedWorld> world = StoppedWorld::Stop(target_.pid, limit);
+    microseconds in_vain(0);
+    absl::StatusOr<StoppedWorld> world = StoppedWorld::Stop(target_.pid, WorldLimit(attempt), &in_vain);
     last = world.status();
     if (world.ok()) {
       ReachTestPoint("world stopped");
       last = change(&*world);
       pauses_.push_back(world->Release());
+    } else if (in_vain.count() != 0) {
+      pauses_.push_back(in_vain);
     }
     if (!absl::IsUnavailable(last)) return last;
     // Not in step with whatever it does again and again.
-    std::this_thread::sleep_for(milliseconds(5 + 7 * (attempt % 4)));
-    TracedThread::LetGoOfLatecomers();
+    for (const auto go_on = steady_clock::now() + milliseconds(5 + 7 * (attempt % 4)); steady_clock::now() < go_on;) {
+      std::this_thread::sleep_for(microseconds(200));
+      TracedThread::LetGoOfLatecomers();
+    }
   }
   return last;
 }

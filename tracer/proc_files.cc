@@ -66,6 +66,12 @@ std::string StatusField(absl::string_view status, absl::string_view name) {
   return "";
 }
 
+char ReadThreadState(pid_t thread) {
+  const std::string stat = ReadProcFile(thread, "stat");  // "id (name) state ...", any character in the name
+  const size_t name_end = stat.rfind(')');
+  return name_end == std::string::npos || name_end + 2 >= stat.size() ? 'X' : stat[name_end + 2];
+}
+
 std::vector<pid_t> ReadThreadIds(pid_t pid) { return ReadNumberedEntries(ProcPath(pid, "task")); }
 std::vector<int> ReadDescriptors(pid_t pid) { return ReadNumberedEntries(ProcPath(pid, "fd")); }
 

@@ -21,6 +21,7 @@ std::string ReadProcFile(pid_t pid, absl::string_view name);
 std::string StatusField(absl::string_view status, absl::string_view name);
 
 std::vector<pid_t> ReadThreadIds(pid_t pid);
+char ReadThreadState(pid_t thread);           // 'R' runs or waits for a processor, 'S' sleeps...; 'X': it is gone
 std::vector<int> ReadDescriptors(pid_t pid);  // the numbers of its open files
 
 struct Mapping {

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -31,12 +32,12 @@ void StoppedWorld::Urgency::PutBack() {
   if (std::exchange(raised_, false)) sched_setscheduler(0, before_, &parameters);
 }
 
-absl::Status StoppedWorld::StopNewThreads(pid_t pid, milliseconds limit, size_t* found) {
+absl::Status StoppedWorld::StopNewThreads(pid_t pid, Which which, milliseconds limit, size_t* found) {
   std::vector<TracedThread> fresh;
   for (pid_t id : ReadThreadIds(pid)) {
     const bool known = std::any_of(threads_.begin(), threads_.end(),
                                    [id](const StoppedThread& stopped) { return stopped.thread.id() == id; });
-    if (known) continue;
+    if (known || (which == Which::kThatCompute && ReadThreadState(id) != 'R')) continue;
     absl::StatusOr<TracedThread> thread = TracedThread::Seize(id);
     if (thread.ok()) {
       fresh.push_back(*std::move(thread));
@@ -45,48 +46,67 @@ absl::Status StoppedWorld::StopNewThreads(pid_t pid, milliseconds limit, size_t*
     }
   }
   for (const TracedThread& thread : fresh) thread.Interrupt();
-  absl::Status status;
-  for (TracedThread& thread : fresh) {
-    const auto passed = duration_cast<microseconds>(steady_clock::now() - begin_);
-    const auto left = std::max(microseconds(limit) - passed, status.ok() ? microseconds(500) : microseconds(0));
-    switch (thread.AwaitStop(left)) {
-      case TracedThread::Stop::kEnded:
-        break;
-      case TracedThread::Stop::kTimeout:
-        status = absl::UnavailableError(absl::StrCat("thread ", thread.id(), " did not stop within ", limit.count(),
-                                                     " ms (it starts a program, or waits for a disk)"));
-        thread.LetGoLater();
-        break;
-      case TracedThread::Stop::kStopped:
-        threads_.push_back({std::move(thread), {}});
-        ++*found;
+  return AwaitStops(std::move(fresh), limit, found);
+}
+
+// They come to their stops in any order, each when it gets a processor.
+absl::Status StoppedWorld::AwaitStops(std::vector<TracedThread> fresh, milliseconds limit, size_t* found) {
+  constexpr milliseconds kPatienceForFirst(500);  // nobody stands still yet
+  constexpr microseconds kNap(20);
+  const auto begin = steady_clock::now();
+  for (auto looked = begin;;) {
+    const auto looks = steady_clock::now();
+    for (TracedThread& thread : fresh) {
+      if (thread.LookForStop() != TracedThread::Stop::kStopped) continue;
+      if (!first_stop_.has_value()) first_stop_ = looked;
+      threads_.push_back({std::move(thread), {}});
+      ++*found;
     }
+    fresh.erase(std::remove_if(fresh.begin(), fresh.end(), [](const TracedThread& thread) { return thread.id() == 0; }),
+                fresh.end());
+    if (fresh.empty()) return absl::OkStatus();
+    looked = looks;
+    if (looks - first_stop_.value_or(begin) > (first_stop_.has_value() ? limit : kPatienceForFirst)) break;
+    std::this_thread::sleep_for(kNap);
   }
+  absl::Status status =
+      absl::UnavailableError(absl::StrCat("thread ", fresh.front().id(), " did not stop within ", limit.count(),
+                                          " ms (it starts a program, or waits for a disk or a processor)"));
+  for (TracedThread& thread : fresh) thread.LetGoLater();
   return status;
 }
 
-absl::StatusOr<StoppedWorld> StoppedWorld::Stop(pid_t pid, milliseconds limit) {
-  TracedThread::LetGoOfLatecomers();
-  StoppedWorld world;
-  world.begin_ = steady_clock::now();
-  // A thread may have made another one before it was stopped.
-  for (size_t found = 1; found != 0;) {
+// Those that compute first: they may have to wait for a processor, and the others would stand still meanwhile. One that
+// sleeps is there at once.
+absl::Status StoppedWorld::StopAll(pid_t pid, milliseconds limit) {
+  size_t found = 0;
+  if (absl::Status status = StopNewThreads(pid, Which::kThatCompute, limit, &found); !status.ok()) return status;
+  do {  // a thread may have made another one before it was stopped
     found = 0;
-    if (absl::Status status = world.StopNewThreads(pid, limit, &found); !status.ok()) return status;
-  }
-  for (StoppedThread& stopped : world.threads_) {
+    if (absl::Status status = StopNewThreads(pid, Which::kAll, limit, &found); !status.ok()) return status;
+  } while (found != 0);
+  for (StoppedThread& stopped : threads_) {
     absl::StatusOr<user_regs_struct> registers = stopped.thread.ReadRegisters();
     if (!registers.ok()) return registers.status();  // killed this very moment
     stopped.registers = *registers;
   }
-  if (world.threads_.empty()) return absl::NotFoundError(absl::StrCat("process ", pid, " has ended"));
-  return world;
+  return threads_.empty() ? absl::NotFoundError(absl::StrCat("process ", pid, " has ended")) : absl::OkStatus();
+}
+
+absl::StatusOr<StoppedWorld> StoppedWorld::Stop(pid_t pid, milliseconds limit, microseconds* in_vain) {
+  TracedThread::LetGoOfLatecomers();
+  StoppedWorld world;
+  const absl::Status status = world.StopAll(pid, limit);
+  if (status.ok()) return world;
+  *in_vain = world.Release();
+  return status;
 }
 
 microseconds StoppedWorld::Release() {
   for (StoppedThread& stopped : threads_) stopped.thread.LetGo();
   threads_.clear();
-  const auto pause = duration_cast<microseconds>(steady_clock::now() - begin_);
+  const auto now = steady_clock::now();
+  const auto pause = duration_cast<microseconds>(now - first_stop_.value_or(now));
   urgency_.PutBack();
   return pause;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,9 +19,11 @@ struct StoppedThread {
 
 class StoppedWorld {
  public:
-  // Unavailable: a thread did not stop within `limit` (it waits for a vfork child, or for a disk); all run again and
-  // nothing has changed: try again. Other errors are final.
-  static absl::StatusOr<StoppedWorld> Stop(pid_t pid, std::chrono::milliseconds limit);
+  // Unavailable: those that had stopped would have stood still for longer than `limit` (another one waits for a
+  // processor, for a vfork child, or for a disk); all run again and nothing has changed: try again. `in_vain`: for how
+  // long they stood still. Other errors are final.
+  static absl::StatusOr<StoppedWorld> Stop(pid_t pid, std::chrono::milliseconds limit,
+                                           std::chrono::microseconds* in_vain);
 
   StoppedWorld(StoppedWorld&&) = default;
   StoppedWorld& operator=(StoppedWorld&&) = delete;
@@ -28,12 +31,15 @@ class StoppedWorld {
 
   std::vector<StoppedThread>& threads() { return threads_; }
 
-  // Lets all go; returns how long the first of them had to wait.
+  // Lets all go; returns how long the first that had stopped stood still.
   std::chrono::microseconds Release();
 
  private:
   StoppedWorld() = default;
-  absl::Status StopNewThreads(pid_t pid, std::chrono::milliseconds limit, size_t* found);
+  enum class Which { kThatCompute, kAll };
+  absl::Status StopAll(pid_t pid, std::chrono::milliseconds limit);
+  absl::Status StopNewThreads(pid_t pid, Which which, std::chrono::milliseconds limit, size_t* found);
+  absl::Status AwaitStops(std::vector<TracedThread> fresh, std::chrono::milliseconds limit, size_t* found);
 
   // Raises our own scheduling class, and puts it back.
   class Urgency {
@@ -49,7 +55,7 @@ class StoppedWorld {
   };
 
   Urgency urgency_;
-  std::chrono::steady_clock::time_point begin_;
+  std::optional<std::chrono::steady_clock::time_point> first_stop_;  // not later than it was
   std::vector<StoppedThread> threads_;
 };
 

@@ -1,7 +1,6 @@
 #include "tracer/traced_thread.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -22,18 +21,14 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::steady_clock;
 
-constexpr microseconds kYieldFor(1000);  // a thread that runs stops within some microseconds
-constexpr microseconds kNap(50);
+constexpr microseconds kNap(20);
 constexpr microseconds kPatienceOfLetGo(500'000);
 
 int EventOf(int status) { return status >> 16; }
 
 // A thread that ends cannot be seized, and the kernel says "not permitted" then.
 bool IsEnding(pid_t thread) {
-  const std::string stat = ReadProcFile(thread, "stat");
-  const size_t name_end = stat.rfind(')');
-  if (name_end == std::string::npos || name_end + 2 >= stat.size()) return true;
-  const char state = stat[name_end + 2];
+  const char state = ReadThreadState(thread);
   return state == 'X' || state == 'Z';
 }
 
@@ -79,26 +74,25 @@ void TracedThread::NoteStop(int status) {
   pending_signal_ = EventOf(status) == 0 ? WSTOPSIG(status) : 0;
 }
 
+std::optional<TracedThread::Stop> TracedThread::LookForStop() {
+  int status;
+  const pid_t got = waitpid(thread_, &status, __WALL | WNOHANG);
+  if (got == 0) return std::nullopt;
+  if (got == thread_ && WIFSTOPPED(status)) {
+    NoteStop(status);
+    return Stop::kStopped;
+  }
+  thread_ = 0;
+  return Stop::kEnded;
+}
+
+// It sleeps between two looks: the thread may need this very processor to come to its stop.
 TracedThread::Stop TracedThread::AwaitStop(microseconds patience) {
   const auto begin = steady_clock::now();
   for (;;) {
-    int status;
-    const pid_t got = waitpid(thread_, &status, __WALL | WNOHANG);
-    if (got == thread_ && WIFSTOPPED(status)) {
-      NoteStop(status);
-      return Stop::kStopped;
-    }
-    if (got != 0) {
-      thread_ = 0;
-      return Stop::kEnded;
-    }
-    const auto waited = steady_clock::now() - begin;
-    if (waited > patience) return Stop::kTimeout;
-    if (waited < kYieldFor) {
-      sched_yield();
-    } else {
-      std::this_thread::sleep_for(kNap);
-    }
+    if (const std::optional<Stop> stop = LookForStop(); stop.has_value()) return *stop;
+    if (steady_clock::now() - begin > patience) return Stop::kTimeout;
+    std::this_thread::sleep_for(kNap);
   }
 }
 
@@ -158,7 +152,7 @@ void TracedThread::LetGoOfLatecomers() {
   threads.erase(std::remove_if(threads.begin(), threads.end(),
                                [](pid_t id) {
                                  TracedThread thread(id);
-                                 const bool late = thread.AwaitStop(microseconds(0)) == Stop::kTimeout;
+                                 const bool late = !thread.LookForStop().has_value();
                                  if (late) thread.thread_ = 0;
                                  return !late;
                                }),

@@ -8,6 +8,7 @@
 #include <sys/user.h>
 
 #include <chrono>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -25,10 +26,11 @@ class TracedThread {
 
   pid_t id() const { return thread_; }
 
-  // Asks it to stop; AwaitStop waits for that.
+  // Asks it to stop; AwaitStop waits for that, LookForStop does not (nullopt: not yet).
   void Interrupt() const;
   enum class Stop { kStopped, kEnded, kTimeout };
   Stop AwaitStop(std::chrono::microseconds patience);
+  std::optional<Stop> LookForStop();
   bool stopped() const { return stopped_; }
   // A signal that was being delivered at that moment, 0: none. It is delivered when the thread is let go.
   int pending_signal() const { return pending_signal_; }

@@ -7,7 +7,7 @@
 
 #include "preload/base/safe_read.h"
 #include "preload/base/system.h"
-#include "preload/unwind/frame_pointer_rules.h"
+#include "preload/unwind/call_frames.h"
 #include "preload/unwind/modules.h"
 
 // Exported by libunwind-x86_64.so, declared in its internal headers only (libunwind 1.6, include/dwarf.h): searches a
@@ -133,7 +133,26 @@ UnwindRule RuleWithoutUnwindInfo(uint64_t return_address) {
   return UnwindRule::Of(FindModule(return_address - 1) != nullptr ? RuleKind::kFramePointer : RuleKind::kUnknownCode);
 }
 
-UnwindRule DeriveByStepping(uint64_t return_address) {
+UnwindRule DeriveRule(uint64_t return_address) {
+  const ModuleInfo* module = FindModule(return_address - 1);
+  if (module == nullptr) return UnwindRule::Of(RuleKind::kUnknownCode);
+  const UnwindRule rule = RuleFromTables(*module, return_address);
+  return rule.kind() != RuleKind::kNone ? rule : RuleByStepping(return_address);
+}
+
+}  // namespace
+
+bool UnwindRule::Encode(bool from_rbp, int64_t cfa_offset, int64_t rbp_slot, UnwindRule* rule) {
+  constexpr int64_t kMaxCfa = 0x3fff * 8;
+  constexpr int64_t kMaxSlot = 0x7ff * 8;
+  if (cfa_offset < 8 || cfa_offset > kMaxCfa || (cfa_offset & 7) != 0) return false;
+  if (rbp_slot < -kMaxSlot || rbp_slot > kMaxSlot || (rbp_slot & 7) != 0) return false;
+  *rule = UnwindRule(static_cast<uint32_t>(RuleKind::kFrame) << 27 | (from_rbp ? 1u << 26 : 0u) |
+                     static_cast<uint32_t>(cfa_offset / 8) << 12 | (static_cast<uint32_t>(rbp_slot / 8) & 0xfff));
+  return true;
+}
+
+UnwindRule RuleByStepping(uint64_t return_address) {
   StepState state = SyntheticState(return_address);
   unw_cursor_t cursor;
   unw_proc_info_t info;
@@ -153,31 +172,6 @@ UnwindRule DeriveByStepping(uint64_t return_address) {
   UnwindRule rule;
   if (!UnwindRule::Encode(from_rbp, cfa_offset, rbp_slot, &rule)) return UnwindRule::Of(RuleKind::kComplex);
   return rule;
-}
-
-UnwindRule DeriveRule(uint64_t return_address) {
-  const ModuleInfo* module = FindModule(return_address - 1);
-  if (module == nullptr) return UnwindRule::Of(RuleKind::kUnknownCode);
-  const UnwindRule guess = FramePointerRule(*module, return_address);
-  if (guess.kind() != RuleKind::kNone && !ShouldCheckFramePointers(*module)) return guess;
-  if (IsPlantedStart(*module, return_address)) return UnwindRule::Of(RuleKind::kEnd);
-  // libunwind guesses there; the rbp chain is the better guess.
-  if (!HasUnwindEntry(*module, return_address)) return UnwindRule::Of(RuleKind::kFramePointer);
-  const UnwindRule rule = DeriveByStepping(return_address);
-  if (guess.kind() != RuleKind::kNone) FramePointersChecked(*module, rule.bits() == guess.bits());
-  return rule;
-}
-
-}  // namespace
-
-bool UnwindRule::Encode(bool from_rbp, int64_t cfa_offset, int64_t rbp_slot, UnwindRule* rule) {
-  constexpr int64_t kMaxCfa = 0x3fff * 8;
-  constexpr int64_t kMaxSlot = 0x7ff * 8;
-  if (cfa_offset < 8 || cfa_offset > kMaxCfa || (cfa_offset & 7) != 0) return false;
-  if (rbp_slot < -kMaxSlot || rbp_slot > kMaxSlot || (rbp_slot & 7) != 0) return false;
-  *rule = UnwindRule(static_cast<uint32_t>(RuleKind::kFrame) << 27 | (from_rbp ? 1u << 26 : 0u) |
-                     static_cast<uint32_t>(cfa_offset / 8) << 12 | (static_cast<uint32_t>(rbp_slot / 8) & 0xfff));
-  return true;
 }
 
 bool RuleCache::Start() {

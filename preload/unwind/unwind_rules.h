@@ -1,9 +1,9 @@
 // Runs inside node, on any thread, possibly inside malloc. Never throws; libunwind is called only for a return address
-// not seen before.
+// not seen before, if at all.
 //
-// How to leave a native frame, as one 64-bit word per return address. The rule is derived by libunwind itself: it steps
-// a cursor once over synthetic registers and memory, and what it computed is read off (shared facts: unwind.md). A hit
-// costs one load and a compare.
+// How to leave a native frame, as one 64-bit word per return address. Ordinary rules are read from the unwind tables
+// (call_frames.h), others derived by libunwind: it steps a cursor once over synthetic registers and memory, and what it
+// computed is read off (shared facts: unwind.md). A hit costs one load and a compare.
 #pragma once
 
 #include <stdint.h>
@@ -50,6 +50,9 @@ class UnwindRule {
   uint32_t bits_ = 0;
 };
 
+// libunwind's answer, for what RuleFromTables cannot say. Rules must have been started.
+UnwindRule RuleByStepping(uint64_t return_address);
+
 class RuleCache {
  public:
   bool Start();  // maps the table and makes libunwind's address space
@@ -63,7 +66,7 @@ class RuleCache {
     }
     return FindInLine(slot, Tag(mixed));
   }
-  // Asks libunwind (about 8 us) and remembers.
+  // Reads the tables or asks libunwind (about 8 us), and remembers.
   UnwindRule Derive(uint64_t return_address);
   void Remember(uint64_t return_address, UnwindRule rule);
   void Flush();  // a module was unloaded

@@ -4,12 +4,14 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <exception>
 #include <memory>
 #include <vector>
 
 #define UNW_LOCAL_ONLY
 #include <libunwind.h>
 
+#include "preload/unwind/call_frames.h"
 #include "preload/unwind/known_stacks.h"
 #include "preload/unwind/modules.h"
 #include "preload/unwind/stack_walk.h"
@@ -49,6 +51,47 @@ TEST(Modules, FindsTheProgramAndLibcWithTheirBuildIds) {
   EXPECT_FALSE(libc->is_executable);
   EXPECT_EQ(libc->build_id_bytes, 20u);
   EXPECT_EQ(FindModule(0x10), nullptr);
+}
+
+// Return addresses all over a module's functions: near the start, in the middle, at the end.
+std::vector<uint64_t> PlacesIn(const ModuleInfo& module) {
+  std::vector<uint64_t> places;
+  const auto* table = reinterpret_cast<const int32_t*>(module.unwind_table);
+  for (uint64_t i = 0; i + 2 < module.unwind_table_bytes / 4; i += 2) {
+    const int64_t start = table[i], end = table[i + 2];  // relative to the header
+    for (int64_t at : {start + 1, start + 2, start + 5, (start + end) / 2, end - 6, end - 1, end})
+      if (at > start && at <= end) places.push_back(module.eh_frame_hdr + static_cast<uint64_t>(at));
+  }
+  return places;
+}
+
+void ExpectTablesToSayWhatLibunwindSays(const ModuleInfo& module) {
+  size_t in_functions = 0, from_tables = 0, differ = 0;
+  for (uint64_t place : PlacesIn(module)) {
+    const UnwindRule rule = RuleFromTables(module, place);
+    if (rule.kind() == RuleKind::kFramePointer) continue;  // between functions
+    ++in_functions;
+    if (rule.kind() == RuleKind::kNone) continue;
+    ++from_tables;
+    const UnwindRule truth = RuleByStepping(place);
+    if (rule.bits() == truth.bits()) continue;
+    ++differ;
+    ADD_FAILURE_AT(__FILE__, __LINE__) << std::hex << place - module.bias << ": " << rule.bits() << " and not "
+                                       << truth.bits();
+    if (differ > 10) return;
+  }
+  EXPECT_GT(in_functions, 1000u);
+  EXPECT_GT(from_tables, in_functions * 99 / 100);
+}
+
+TEST(CallFrames, SayWhatLibunwindSaysAllOverLibcLibstdcxxAndTheProgram) {
+  ASSERT_TRUE(StartStackWalk(false));
+  for (uint64_t inside : {reinterpret_cast<uint64_t>(&RefreshModules), reinterpret_cast<uint64_t>(&abort),
+                          reinterpret_cast<uint64_t>(static_cast<void (*)()>(&std::terminate))}) {
+    const ModuleInfo* module = FindModule(inside);
+    ASSERT_NE(module, nullptr);
+    ExpectTablesToSayWhatLibunwindSays(*module);
+  }
 }
 
 // What libunwind itself says, from the caller of this function outwards.

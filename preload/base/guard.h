@@ -17,6 +17,7 @@ struct ThreadLocals {
   uint32_t gc_epoch;    // counts up when a collection of this thread's isolate begins or ends, and with its isolate
   bool watches_gc;      // gc_epoch tells of all collections, and none is under way
   uint32_t free_phase;  // recorder/confirmation.h
+  uint32_t frees_seen;  // the same
   // --sample, recorder/sampler.h
   uint32_t sample_rate;  // that bytes_to_sample was drawn for
   int64_t bytes_to_sample;

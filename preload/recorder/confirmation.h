@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "preload/base/guard.h"
 #include "recording/layout.h"
 
 namespace nodeleak::preload {
@@ -28,12 +29,19 @@ void ForgetConfirmation();  // the recording goes
 // Of the calling thread, until it says otherwise or the confirmation ends.
 void SetFreePhase(FreePhase phase);
 
-// Called for everything that is freed; one load unless a confirmation is going on.
 extern uint32_t g_confirmation __attribute__((visibility("hidden")));  // its number; 0: none
+
+// Called for every free, of memory known or not. The calling thread's count tells whether anything was freed while a
+// confirmation is going on.
+inline bool IsConfirming() { return __builtin_expect(__atomic_load_n(&g_confirmation, __ATOMIC_RELAXED) != 0, 0); }
+inline void SeeFree() {
+  if (IsConfirming()) ++t_locals.frees_seen;
+}
+
+// Called for everything known that is freed; one load unless a confirmation is going on.
 void CountConfirmed(uint32_t stack, uint32_t birth_tick, uint64_t bytes, uint64_t blocks);
 inline void CountIfConfirmed(uint32_t stack, uint32_t birth_tick, uint64_t bytes, uint64_t blocks) {
-  if (__builtin_expect(__atomic_load_n(&g_confirmation, __ATOMIC_RELAXED) != 0, 0))
-    CountConfirmed(stack, birth_tick, bytes, blocks);
+  if (IsConfirming()) CountConfirmed(stack, birth_tick, bytes, blocks);
 }
 
 }  // namespace nodeleak::preload

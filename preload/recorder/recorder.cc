@@ -170,6 +170,7 @@ void Allocated(const void* address, size_t bytes) {
 
 void Freeing(const void* address) {
   if (!IsRecording()) return;
+  SeeFree();
   Block block;
   if (Take(address, &block)) {
     const uint64_t blocks = CountFree(block);

@@ -1,12 +1,11 @@
 #include "preload/v8/bytecode_sizes.h"
 
 #include <dlfcn.h>
-#include <elf.h>
-#include <link.h>
 #include <string.h>
 
 #include "preload/v8/heap_reader.h"
 #include "preload/v8/layout.h"
+#include "preload/v8/symbol_size.h"
 
 namespace nodeleak::preload::v8 {
 
@@ -50,14 +49,10 @@ uint8_t g_sizes[kScales][kMostBytecodes];
 int g_count;
 
 bool TakeExported() {
-  void* address = dlsym(RTLD_DEFAULT, "_ZN2v88internal11interpreter9Bytecodes14kBytecodeSizesE");
-  Dl_info info;
-  const Elf64_Sym* symbol = nullptr;
-  if (address == nullptr ||
-      dladdr1(address, &info, reinterpret_cast<void**>(const_cast<Elf64_Sym**>(&symbol)), RTLD_DL_SYMENT) == 0 ||
-      symbol == nullptr)
-    return false;
-  int count = static_cast<int>(symbol->st_size / kScales);
+  constexpr char kName[] = "_ZN2v88internal11interpreter9Bytecodes14kBytecodeSizesE";
+  const void* address = dlsym(RTLD_DEFAULT, kName);
+  if (address == nullptr) return false;
+  int count = static_cast<int>(SymbolSize(kName, address) / kScales);
   if (count <= 0 || count > kMostBytecodes) return false;
   for (int scale = 0; scale < kScales; ++scale)
     memcpy(g_sizes[scale], static_cast<const uint8_t*>(address) + scale * count, static_cast<size_t>(count));

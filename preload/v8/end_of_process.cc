@@ -54,7 +54,7 @@ void PrepareEndOfProcess(bool gc_at_end) {
   g_gc_at_end = gc_at_end;
   __atomic_store_n(&g_picture_begun, false, __ATOMIC_RELEASE);  // an earlier recording's
   ForgetEndRequest();
-  g_cleanup_code = RangeOfFunction(symbols().cleanup_handles);
+  g_cleanup_code = CodeOfCleanupHandles();
   // The dynamic linker's own record of where the main thread's stack begins.
   if (auto* end = static_cast<void**>(dlsym(RTLD_DEFAULT, "__libc_stack_end")))
     g_main_stack_end = reinterpret_cast<uint64_t>(*end);
@@ -85,13 +85,13 @@ bool BeginEndPicture(IsolateRecord* record) {
   return true;
 }
 
-void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal, uint32_t turns) {
-  if (g_collected_at_end && turns != 0) CollectNow(record);  // what the finalizers have let go
+void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal, EndTurns turns) {
+  if (g_collected_at_end && turns.something_ran) CollectNow(record);  // what the finalizers have let go
   SetFreePhase(FreePhase::kOrdinary);
   ReadHeapStatistics(record);
   if (g_collected_at_end) ReadBufferListAfterGc(record);
   Guard guard;
-  if (g_collected_at_end) EndConfirmation(recording::ConfirmationKind::kAtEnd, turns);
+  if (g_collected_at_end) EndConfirmation(recording::ConfirmationKind::kAtEnd, turns.count);
   if (signal != 0) SetEndSignal(signal);
   Freeze(reason);
 }
@@ -106,9 +106,15 @@ void TakePictureInCleanup(IsolateRecord* record) {
   if (!BeginEndPicture(record)) return;
   const bool finalizers =
       g_collected_at_end && record->environment != nullptr && symbols().run_native_immediates != nullptr;
-  // node::Environment::RunCleanup does the same again and again until nothing is left. JavaScript is disallowed by now.
-  if (finalizers) symbols().run_native_immediates(record->environment, true);
-  FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, finalizers ? 1 : 0);
+  EndTurns turns;
+  if (finalizers) {
+    // node::Environment::RunCleanup does the same again and again until nothing is left. JavaScript is disallowed by
+    // now, so what runs is native, and node frees its entry in the queue (src/callback_queue.h): no free, nothing ran.
+    const uint32_t frees = t_locals.frees_seen;
+    symbols().run_native_immediates(record->environment, true);
+    turns = {.count = 1, .something_ran = t_locals.frees_seen != frees || !IsConfirming()};
+  }
+  FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, turns);
 }
 
 void OnEnvironmentExit(void* data) {
@@ -120,7 +126,7 @@ void OnEnvironmentExit(void* data) {
   if (record->is_main) {
     ScopesHold hold(record);
     if (!FinishEndTurns(record) && BeginEndPicture(record))
-      FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, 0);
+      FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, {});
   }
   Unregister(record);
   errno = saved_errno;

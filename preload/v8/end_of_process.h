@@ -17,8 +17,11 @@ void OnEnvironmentExit(void* data);
 // The picture in two steps, at places where V8 may be called. Between them finalizers may run; what they free is told
 // apart. Begin happens once per process: false when it has been done already.
 bool BeginEndPicture(IsolateRecord* record);
-// `turns`: chances that finalizers had, 0: this way of ending gave them none.
-void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal, uint32_t turns);
+struct EndTurns {
+  uint32_t count = 0;          // chances that finalizers had, 0: this way of ending gave them none
+  bool something_ran = false;  // then, or it is not known: another collection finds what that let go
+};
+void FinishEndPicture(IsolateRecord* record, recording::FreezeReason reason, int signal, EndTurns turns);
 
 // Instead of Finish, on the watcher thread: the turns do not come.
 void EndPictureWithoutTurns();

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "preload/v8/symbol_size.h"
+
 namespace nodeleak::preload::v8 {
 namespace {
 
@@ -20,6 +22,7 @@ struct Row {
   size_t offset;  // of the pointer in RuntimeSymbols
   Feature feature;
 };
+constexpr char kCleanupHandles[] = "_ZN4node11Environment14CleanupHandlesEv";
 #define FIELD(field) offsetof(RuntimeSymbols, field)
 #define GC_CALLBACK "CallbackEPFvPS0_NS_6GCTypeENS_15GCCallbackFlagsEPvES4_"
 constexpr Row kRows[] = {
@@ -53,7 +56,7 @@ constexpr Row kRows[] = {
     {"_ZN2v87Isolate22GetHeapSpaceStatisticsEPNS_19HeapSpaceStatisticsEm", FIELD(get_heap_space_statistics),
      Feature::kHeapStatistics},
     {"_ZN2v88internal7Isolate20isolate_key_created_E", FIELD(isolate_key_created), Feature::kOptional},
-    {"_ZN4node11Environment14CleanupHandlesEv", FIELD(cleanup_handles), Feature::kOptional},
+    {kCleanupHandles, FIELD(cleanup_handles), Feature::kOptional},
     {"_ZN4node11per_process8metadataE", FIELD(node_metadata), Feature::kOptional},
 };
 #undef GC_CALLBACK
@@ -105,15 +108,9 @@ Isolate* TryGetCurrentIsolate() {
 
 bool IsNodeCode(uint64_t address) { return address >= g_node_code.start && address < g_node_code.end; }
 
-CodeRange RangeOfFunction(const void* function) {
-  Dl_info info;
-  void* entry = nullptr;
-  if (function == nullptr || dladdr1(function, &info, &entry, RTLD_DL_SYMENT) == 0 || entry == nullptr ||
-      info.dli_saddr != function)
-    return {0, 0};
-  const auto* symbol = static_cast<const ElfW(Sym)*>(entry);
-  auto start = reinterpret_cast<uint64_t>(function);
-  return {start, start + symbol->st_size};
+CodeRange CodeOfCleanupHandles() {
+  const auto start = reinterpret_cast<uint64_t>(g_symbols.cleanup_handles);
+  return {start, start + SymbolSize(kCleanupHandles, g_symbols.cleanup_handles)};
 }
 
 }  // namespace nodeleak::preload::v8

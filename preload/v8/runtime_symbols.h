@@ -97,6 +97,6 @@ bool IsNodeCode(uint64_t address);
 struct CodeRange {
   uint64_t start, end;
 };
-CodeRange RangeOfFunction(const void* function);
+CodeRange CodeOfCleanupHandles();  // node::Environment::CleanupHandles; {0, 0} or empty: not known
 
 }  // namespace nodeleak::preload::v8

@@ -47,7 +47,7 @@ void Then() {
 
 void FinishPicture(IsolateRecord* record, uint32_t turns) {
   const auto reason = g_request.signal != 0 ? recording::FreezeReason::kSignal : recording::FreezeReason::kDetach;
-  FinishEndPicture(record, reason, g_request.signal, turns);
+  FinishEndPicture(record, reason, g_request.signal, {.count = turns, .something_ran = turns != 0});
   Finish();
   Then();
 }

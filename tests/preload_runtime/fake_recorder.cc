@@ -132,6 +132,7 @@ void RingWatcher() {
   __atomic_add_fetch(WatcherBell(), 1u, __ATOMIC_RELEASE);
   RawSyscall(SYS_futex, reinterpret_cast<long>(WatcherBell()), FUTEX_WAKE, INT32_MAX);
 }
+uint32_t g_confirmation;
 bool BeginConfirmation(recording::ConfirmationKind) { return true; }
 void EndConfirmation(recording::ConfirmationKind, uint32_t) {}
 void SetFreePhase(FreePhase) {}

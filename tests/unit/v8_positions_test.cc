@@ -184,6 +184,19 @@ TEST(LineEnds, CountsAsV8Does) {
 TEST(LineEnds, AReturnAndItsNewlineMayComeInTwoPieces) {
   EXPECT_EQ(LineEnds({u"a\r", u"\nb\r", u"c\r"}), (std::vector<uint32_t>{2, 4, 6}));
 }
+TEST(LineEnds, OfCharactersOfOneByteAsOfThoseOfTwo) {
+  std::string narrow;
+  for (uint32_t i = 0; i < 3000; ++i) narrow += "\n\r\r\nabcdefghijklmnopqr"[i * i % 41 % 22];
+  narrow += std::string(100, 'x') + "\r\n" + std::string(15, 'y') + '\n';
+  const std::u16string wide(narrow.begin(), narrow.end());
+  for (size_t split = 0; split < narrow.size(); split += 7) {
+    LineEndCollector lines;
+    lines.Take({narrow.data(), static_cast<uint32_t>(split), true});
+    lines.Take({narrow.data() + split, static_cast<uint32_t>(narrow.size() - split), true});
+    lines.Finish();
+    ASSERT_EQ(std::vector<uint32_t>(lines.ends(), lines.ends() + lines.count()), LineEnds({wide})) << split;
+  }
+}
 TEST(LineEnds, GrowsPastItsFirstBlock) { EXPECT_EQ(LineEnds({std::u16string(5003, u'\n')}).size(), 5003u); }
 TEST(LineEnds, FindsLineAndColumn) {
   const uint32_t ends[] = {4, 9, 10};

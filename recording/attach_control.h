@@ -16,12 +16,12 @@
 namespace nodeleak::recording {
 
 inline constexpr uint64_t kAttachMagic = 0x484341544b4c4e00ull;
-inline constexpr uint32_t kAttachVersion = 4;  // one more with every change of this file or of what the rows mean
+inline constexpr uint32_t kAttachVersion = 5;  // one more with every change of this file or of what the rows mean
 
 enum class AttachState : uint32_t {
   kInert = 0,      // loaded, nothing runs
   kStarting = 1,   // the shim's thread is being made
-  kWantsFile = 2,  // waits for the recording file to be sent over file_socket
+  kWantsFile = 2,  // waits for the recording file to be sent over file_socket, or for an offer
   kRecording = 3,
   kStopped = 4,    // frozen; the recording is still mapped
   kFailed = 5,     // `why` says what; the thread has ended
@@ -56,6 +56,17 @@ inline constexpr uint32_t kMaxAttachHooks = 48;
 inline constexpr uint64_t kJumpPageMagic = 0x45474150504d554aull;
 inline constexpr uint32_t kMaxJumpPages = 4;
 
+// Where the tracer may not take file_socket (pidfd_getfd): what the shim opens in the tracer's own table of
+// descriptors, /proc/pid/fd/..., where both see the same processes. It believes only that this is the file and the pipe
+// whose inodes are named. The pipe's other end is the tracer's; its end says that the tracer is gone.
+struct AttachOffer {
+  uint32_t pid;  // not 0: there is an offer; written last
+  int32_t file;
+  int32_t pipe;
+  uint32_t reserved;
+  uint64_t file_inode, pipe_inode;
+};
+
 struct AttachControl {
   uint64_t magic;
   uint32_t version;
@@ -78,11 +89,13 @@ struct AttachControl {
   uint64_t wait_builtin;     // v8::internal::Builtin_AtomicsWait; 0: not known
   uint64_t jump_pages[kMaxJumpPages];  // addresses; one that does not begin with kJumpPageMagic is not there
   AttachHook hooks[kMaxAttachHooks];
+  AttachOffer offer;
   char why[256];             // NUL-terminated, of kFailed
   char recording_path[512];  // for whoever reads or stops a kept recording
   char shim_path[512];       // where the file of the shim lies, for the names of its functions
 };
-static_assert(sizeof(AttachControl) == 88 + 8 * kMaxJumpPages + 104 * kMaxAttachHooks + 256 + 512 + 512);
+static_assert(sizeof(AttachControl) ==
+              88 + sizeof(AttachOffer) + 8 * kMaxJumpPages + 104 * kMaxAttachHooks + 256 + 512 + 512);
 
 // The names that the shim exports for the tracer.
 inline constexpr char kAttachControlSymbol[] = "nodeleak_attach_control";

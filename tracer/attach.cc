@@ -182,17 +182,31 @@ class AttachSession::Impl {
   absl::Status HandOver(const ShimInProcess& shim) {
     absl::StatusOr<AttachControl> control = shim.AwaitLeaving({AttachState::kStarting}, kStartPatience);
     if (!control.ok()) return control.status();
+    std::string besides;
     if (control->state == static_cast<uint32_t>(AttachState::kWantsFile)) {
-      absl::StatusOr<UniqueFd> socket = SendFile(process_->target().pid, control->file_socket, file_.get());
-      if (!socket.ok()) return socket.status();
-      socket_ = *std::move(socket);
+      UniqueFd pipe;  // until it has been opened there
+      if (absl::Status status = GiveFile(shim, control->file_socket, &pipe, &besides); !status.ok()) return status;
       ReachTestPoint("file sent");
       control = shim.AwaitLeaving({AttachState::kWantsFile}, kStartPatience);
       if (!control.ok()) return control.status();
     }
     if (control->state == static_cast<uint32_t>(AttachState::kRecording)) return absl::OkStatus();
-    return absl::UnavailableError(
-        absl::StrCat("its recorder did not start: ", control->why[0] != '\0' ? control->why : "it does not answer"));
+    return absl::UnavailableError(absl::StrCat(
+        "its recorder did not start: ", control->why[0] != '\0' ? control->why : "it does not answer", besides));
+  }
+
+  absl::Status GiveFile(const ShimInProcess& shim, int file_socket, UniqueFd* pipe, std::string* besides) {
+    absl::StatusOr<UniqueFd> socket = SendFile(process_->target().pid, file_socket, file_.get());
+    if (socket.ok()) {
+      socket_ = *std::move(socket);
+      return absl::OkStatus();
+    }
+    absl::StatusOr<OfferedFile> offered = OfferFile(process_->target().pid, file_.get());
+    if (!offered.ok() || !absl::IsFailedPrecondition(socket.status())) return socket.status();
+    *besides = absl::StrCat("; ", socket.status().message());
+    *pipe = std::move(offered->pipe);
+    socket_ = std::move(offered->other_end);
+    return shim.WriteOffer(offered->offer);
   }
 
   bool IsNode() const {
@@ -231,7 +245,7 @@ class AttachSession::Impl {
   std::unique_ptr<AttachedProcess> process_;
   UniqueFd file_;
   std::string path_;
-  UniqueFd socket_;  // its other end tells the recorder that we are there
+  UniqueFd socket_;  // or a pipe; its other end tells the recorder that we are there
 };
 
 AttachSession::AttachSession(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -1,14 +1,17 @@
 #include "tracer/send_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "tracer/proc_files.h"
 
 namespace nodeleak::tracer {
 
@@ -20,6 +23,17 @@ std::string WhyNoDescriptor(int error) {
     return "a seccomp filter or a security module refuses pidfd_getfd to nodeleak: run it on the host, or give its "
            "container CAP_SYS_PTRACE (docker run --cap-add=SYS_PTRACE)";
   return absl::StrCat("pidfd_getfd: ", strerror(error), " (it needs Linux 5.6 or later)");
+}
+
+bool SeesTheSameProcesses(pid_t pid) {
+  struct stat ours, theirs;
+  return stat("/proc/self/ns/pid", &ours) == 0 && stat(ProcPath(pid, "ns/pid").c_str(), &theirs) == 0 &&
+         ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
+}
+
+uint64_t InodeOf(int file) {
+  struct stat status;
+  return fstat(file, &status) == 0 ? status.st_ino : 0;
 }
 
 }  // namespace
@@ -46,6 +60,19 @@ absl::StatusOr<UniqueFd> SendFile(pid_t pid, int remote_socket, int file) {
     return absl::UnavailableError(
         absl::StrCat("cannot send the recording file to process ", pid, ": ", strerror(errno)));
   return socket;
+}
+
+absl::StatusOr<OfferedFile> OfferFile(pid_t pid, int file) {
+  if (!SeesTheSameProcesses(pid)) return absl::NotFoundError("it lives in another pid namespace");
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return absl::ResourceExhaustedError(absl::StrCat("pipe: ", strerror(errno)));
+  OfferedFile offered = {{}, UniqueFd(ends[0]), UniqueFd(ends[1])};
+  offered.offer.pid = static_cast<uint32_t>(getpid());
+  offered.offer.file = file;
+  offered.offer.pipe = ends[0];
+  offered.offer.file_inode = InodeOf(file);
+  offered.offer.pipe_inode = InodeOf(ends[0]);
+  return offered;
 }
 
 }  // namespace nodeleak::tracer

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -98,6 +99,13 @@ absl::Status ShimInProcess::WriteSettings(const AttachControl& control) const {
 
 absl::Status ShimInProcess::WriteRequest(recording::AttachRequest request) const {
   return memory_->WriteValue(control_ + offsetof(AttachControl, request), static_cast<uint32_t>(request));
+}
+
+absl::Status ShimInProcess::WriteOffer(recording::AttachOffer offer) const {
+  const uint32_t pid = std::exchange(offer.pid, 0);
+  const RemoteAddress at = control_ + offsetof(AttachControl, offer);
+  if (absl::Status status = memory_->WriteValue(at, offer); !status.ok()) return status;
+  return memory_->WriteValue(at + offsetof(recording::AttachOffer, pid), pid);
 }
 
 absl::Status ShimInProcess::WriteKeep(bool keep) const {

@@ -29,6 +29,7 @@ class ShimInProcess {
   absl::StatusOr<recording::AttachControl> ReadControl() const;
   absl::Status WriteSettings(const recording::AttachControl& control) const;  // of the next start; nothing else of it
   absl::Status WriteRequest(recording::AttachRequest request) const;
+  absl::Status WriteOffer(recording::AttachOffer offer) const;
   absl::Status WriteKeep(bool keep) const;
   absl::Status WritePartlyHooked(bool partly) const;
   absl::Status WriteWatchLinks() const;

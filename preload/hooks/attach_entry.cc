@@ -69,6 +69,25 @@ void Fail(const char* why) {
   SetState(AttachState::kFailed);
 }
 
+// "/proc/PID/fd/NUMBER"
+void FormatDescriptorPath(uint32_t pid, uint32_t descriptor, char* to) {
+  const auto put = [&to](const char* text) {
+    while (*text != '\0') *to++ = *text++;
+  };
+  const auto put_number = [&to](uint32_t number) {
+    char digits[10];
+    int count = 0;
+    do digits[count++] = static_cast<char>('0' + number % 10);
+    while ((number /= 10) != 0);
+    while (count > 0) *to++ = digits[--count];
+  };
+  put("/proc/");
+  put_number(pid);
+  put("/fd/");
+  put_number(descriptor);
+  *to = '\0';
+}
+
 // A connection to the tracer: it sends the recording file over it, and its end says that the tracer is gone.
 class TracerSocket {
  public:
@@ -109,6 +128,25 @@ class TracerSocket {
     return fd;
   }
 
+  // What the tracer offers instead: opened in its table of descriptors. The pipe takes the place of the socket. False:
+  // *why.
+  bool TakeOffer(const recording::AttachOffer& offer, int* file, const char** why) {
+    *why = "it cannot open the recording through /proc";
+    *file = OpenOf(offer.pid, offer.file, O_RDWR, S_IFREG, offer.file_inode);
+    if (*file < 0) return false;
+    const int pipe = OpenOf(offer.pid, offer.pipe, O_RDONLY | O_NONBLOCK, S_IFIFO, offer.pipe_inode);
+    if (pipe < 0) {
+      RawSyscall(SYS_close, *file);
+      return false;
+    }
+    Close();
+    const long high = RawSyscall(SYS_fcntl, pipe, F_DUPFD_CLOEXEC, kFirstDescriptor);
+    fd_ = high >= 0 ? static_cast<int>(high) : pipe;
+    if (high >= 0) RawSyscall(SYS_close, pipe);
+    inode_ = offer.pipe_inode;
+    return true;
+  }
+
   // Sleeps until the tracer writes, is gone, or the time is over.
   enum class Waited : uint8_t { kTime, kMessage, kGone };
   Waited Wait(uint32_t ms) const {
@@ -132,11 +170,24 @@ class TracerSocket {
   }
 
  private:
+  // -1 when it is not what was announced: the tracer may have been killed since, and its pid be somebody else's.
+  static int OpenOf(uint32_t pid, int descriptor, int flags, uint32_t type, uint64_t inode) {
+    char path[64];
+    FormatDescriptorPath(pid, static_cast<uint32_t>(descriptor), path);
+    const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path), flags | O_CLOEXEC | O_NOCTTY, 0);
+    if (fd < 0) return -1;
+    struct stat status;
+    if (RawSyscall(SYS_fstat, fd, reinterpret_cast<long>(&status)) == 0 && status.st_ino == inode &&
+        (status.st_mode & S_IFMT) == type)
+      return static_cast<int>(fd);
+    RawSyscall(SYS_close, fd);
+    return -1;
+  }
   // The program may have closed our descriptor and reused its number.
   bool IsOurs() const {
     struct stat status;
     return fd_ >= 0 && RawSyscall(SYS_fstat, fd_, reinterpret_cast<long>(&status)) == 0 && status.st_ino == inode_ &&
-           S_ISSOCK(status.st_mode);
+           (S_ISSOCK(status.st_mode) || S_ISFIFO(status.st_mode));
   }
 
   int fd_ = -1;
@@ -150,9 +201,16 @@ bool ReceiveFile(int* file, const char** why) {
   Control().file_socket = outside;
   SetState(AttachState::kWantsFile);
   *file = -1;
-  for (int i = 0; i < kFileTicks && *file < 0 && !IsToldToStop(); ++i) *file = g_tracer.Receive();
-  RawSyscall(SYS_close, outside);
   *why = "the tracer did not send the recording file";
+  recording::AttachOffer& offer = Control().offer;
+  for (int i = 0; i < kFileTicks && *file < 0 && !IsToldToStop(); ++i) {
+    *file = g_tracer.Receive();
+    if (*file < 0 && __atomic_load_n(&offer.pid, __ATOMIC_ACQUIRE) != 0) {
+      g_tracer.TakeOffer(offer, file, why);
+      break;
+    }
+  }
+  RawSyscall(SYS_close, outside);
   return *file >= 0;
 }
 
@@ -286,6 +344,7 @@ extern "C" __attribute__((visibility("default"))) int nodeleak_attach_start() {
   ForgetLinks();
   control.pid = pid;
   control.keep = 0;
+  control.offer.pid = 0;
   control.why[0] = '\0';
   __atomic_store_n(&control.request, static_cast<uint32_t>(AttachRequest::kNone), __ATOMIC_RELEASE);
   const int error = StartOwnThread(AttachMain);

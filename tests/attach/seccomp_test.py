@@ -10,7 +10,7 @@ import sys
 import time
 import unittest
 
-from attach_support import AttachTest, DRIVER, NODELEAK, NODES, Target, numbers, program, run
+from attach_support import AttachTest, DRIVER, NODELEAK, NODES, SHIM, Target, numbers, program, run
 
 ACCT = 163  # no program's, nor the recorder's
 
@@ -76,8 +76,33 @@ class SeccompTest(AttachTest):
             self.expect_unharmed(target)
 
     def test_a_filter_of_our_own_that_refuses_to_hand_over_the_file(self):
-        # As in docker exec, by the default profile.
+        # As in docker exec, by the default profile: the recorder opens the file in nodeleak's own table.
+        refused = [program('filtered'), 'errno', '438']
         with Target([program('threads')]) as target:
+            before = target.descriptors()
+            result = run(*refused, NODELEAK, 'attach', '--duration=300ms', '--report=r.json', str(target.pid), cwd=self.folder)
+            self.assertEqual(0, result.returncode, result.stderr)
+            with open(self.path('r.json')) as file:
+                report = json.load(file)
+            self.assertEqual('detached', report['process']['ended'])
+            self.assertGreater(report['totals']['allocations'], 100)
+            self.assertEqual(before, target.descriptors())
+            # It notices the end of a tracer that was killed, stops, and can be attached to again.
+            for point in ('file sent', 'recording', 'patched'):
+                killed = run(*refused, DRIVER, 'die', str(target.pid), SHIM, self.path('cycles.rec'), point)
+                self.assertEqual(-signal.SIGKILL, killed.returncode, killed.stderr)
+                self.assertEqual(0, run(*refused, DRIVER, 'cycles', str(target.pid), SHIM, self.path('cycles.rec'), '1', '50',
+                                        '0').returncode)
+            self.assertEqual(before, target.descriptors())
+            self.expect_clean_text(target)
+            self.assertEqual(0, target.end()[0])
+
+    def test_a_filter_of_our_own_and_another_pid_namespace(self):
+        if run('unshare', '--pid', '--fork', 'true').returncode != 0:
+            self.skipTest('no right to make namespaces')
+        with Target(['unshare', '--pid', '--fork', '--kill-child', program('threads')]) as target:
+            with open(f'/proc/{target.pid}/task/{target.pid}/children') as children:
+                target.pid = int(children.read())
             result = run(program('filtered'), 'errno', '438', NODELEAK, 'attach', '--duration=1ms', str(target.pid),
                          cwd=self.folder)
             self.assertEqual(2, result.returncode, result.stderr)

@@ -125,7 +125,10 @@ bool IsToldTo(const IsolateRecord& record) {
 // here when we cannot open one.
 void GcBegins(Isolate* isolate, int, int, void* data) {
   auto* record = static_cast<IsolateRecord*>(data);
-  if (record->gc_depth == 0 && record == t_record) KeepNotedScopes(record);
+  if (record->gc_depth == 0 && record == t_record) {
+    KeepNotedScopes(record);
+    HoldScopesAtEnd(record);
+  }
   record->gc_start_ns = MonotonicNanoseconds();
   ++record->gc_depth;
   HeapMoves(record);
@@ -136,6 +139,7 @@ void GcBegins(Isolate* isolate, int, int, void* data) {
 void GcEnds(Isolate*, int type, int, void* data) {
   auto* record = static_cast<IsolateRecord*>(data);
   if (record->gc_depth > 0) --record->gc_depth;
+  if (record->gc_depth == 0 && record == t_record) LetScopesGo();
   HeapMoves(record);
   const bool full = (type & kGcTypeMarkCompact) != 0;
   if (full) __atomic_store_n(&record->major_gcs, record->major_gcs + 1, __ATOMIC_RELAXED);

@@ -37,6 +37,7 @@ struct IsolateRecord {
   bool watches_gc;
   uint32_t gc_depth;         // collections that have begun and not ended
   bool ended;                // its environment has; the slot may not be free yet
+  bool has_turned;           // its event loop
   bool interrupt_queued;     // asked of V8, not run yet: JavaScript may be idle for long
   Environment* environment;  // nullptr: not known yet
   EventLoop* loop;           // nullptr: not known, it cannot be woken

@@ -50,6 +50,7 @@ constexpr Row kRows[] = {
     {"_ZN2v812api_internal9ClearWeakEPm", FIELD(clear_weak), Feature::kHandles},
     {"_ZN4node19GetCurrentEventLoopEPN2v87IsolateE", FIELD(get_current_event_loop), Feature::kEventLoop},
     {"uv_backend_fd", FIELD(uv_backend_fd), Feature::kEventLoop},
+    {"uv_loop_alive", FIELD(uv_loop_alive), Feature::kOptional},
     {"uv_async_send", FIELD(uv_async_send), Feature::kEventLoop},
     {"_ZN2v87Isolate17GetHeapStatisticsEPNS_14HeapStatisticsE", FIELD(get_heap_statistics), Feature::kHeapStatistics},
     {"_ZN2v87Isolate18NumberOfHeapSpacesEv", FIELD(number_of_heap_spaces), Feature::kHeapStatistics},

@@ -58,6 +58,7 @@ struct RuntimeSymbols {
   // event loops
   EventLoop* (*get_current_event_loop)(Isolate*);
   int (*uv_backend_fd)(const EventLoop*);
+  int (*uv_loop_alive)(const EventLoop*);
   int (*uv_async_send)(void* handle);
   // statistics
   void (*get_heap_statistics)(Isolate*, void*);

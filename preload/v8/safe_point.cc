@@ -218,6 +218,7 @@ bool SafePoint(int epoll_fd, int timeout_ms, bool again) {
   if (IsolateRecord* record = FindOrRegisterIsolate()) {
     if (!again) LoopTurns(record->index);
     KeepNotedScopes(record);
+    record->has_turned = true;
     const bool own_loop = record->loop != nullptr && record->poll_fd == epoll_fd;
     const Place place = !own_loop ? Place::kNestedLoop : again ? Place::kOwnLoopAgain : Place::kOwnLoop;
     if (timeout_ms == 0 && record->is_main && IsCleanupPoll()) {

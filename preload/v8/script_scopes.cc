@@ -22,6 +22,7 @@ struct Kept {
   bool one_of_many;  // the scope was met with another context, too: variables of a call, not of the program
 };
 Kept g_kept[kMostKept];
+bool g_held, g_held_for_collection;  // their handles are strong; by HoldScopesAtEnd
 
 bool CanKeep() {
   return Has(Field::kFirstContextType) && Has(Field::kLastContextType) && HasFeature(Feature::kHandles) &&
@@ -70,6 +71,20 @@ void KeepWithOuter(IsolateRecord* record, uint64_t context) {
   }
 }
 
+void Hold() {
+  g_held = true;
+  for (const Kept& kept : g_kept) {
+    if (kept.handle != nullptr && !kept.one_of_many) symbols().clear_weak(kept.handle);
+  }
+}
+
+void LetGo() {
+  for (Kept& kept : g_kept) {
+    if (kept.handle != nullptr && !kept.one_of_many) symbols().make_weak(&kept.handle);
+  }
+  g_held = false;
+}
+
 }  // namespace
 
 void NoteScope(uint64_t context) {
@@ -84,7 +99,7 @@ void NoteScope(uint64_t context) {
 }
 
 void KeepNotedScopes(IsolateRecord* record) {
-  if (g_noted_count == 0 || !record->is_main) return;
+  if (g_noted_count == 0 || !record->is_main || g_held) return;
   const uint32_t count = g_noted_count;
   g_noted_count = 0;
   if (g_noted_epoch != t_locals.gc_epoch || !t_locals.watches_gc || !CanKeep()) return;
@@ -92,17 +107,24 @@ void KeepNotedScopes(IsolateRecord* record) {
   for (uint32_t i = 0; i < count; ++i) KeepWithOuter(record, g_noted[i]);
 }
 
-ScopesHold::ScopesHold(IsolateRecord* record) {
-  KeepNotedScopes(record);
-  for (const Kept& kept : g_kept) {
-    if (kept.handle != nullptr && !kept.one_of_many) symbols().clear_weak(kept.handle);
-  }
+void HoldScopesAtEnd(IsolateRecord* record) {
+  if (g_held || !record->is_main || !record->has_turned || record->loop == nullptr) return;
+  if (symbols().uv_loop_alive == nullptr || symbols().uv_loop_alive(record->loop) != 0) return;
+  Hold();
+  g_held_for_collection = true;
 }
 
-ScopesHold::~ScopesHold() {
-  for (Kept& kept : g_kept) {
-    if (kept.handle != nullptr && !kept.one_of_many) symbols().make_weak(&kept.handle);
-  }
+void LetScopesGo() {
+  if (!g_held_for_collection) return;
+  g_held_for_collection = false;
+  LetGo();
 }
+
+ScopesHold::ScopesHold(IsolateRecord* record) {
+  KeepNotedScopes(record);
+  Hold();
+}
+
+ScopesHold::~ScopesHold() { LetGo(); }
 
 }  // namespace nodeleak::preload::v8

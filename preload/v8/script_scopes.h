@@ -18,6 +18,11 @@ void NoteScope(uint64_t context);
 // Where V8 may be called: before a collection moves what was noted, and at safe points. One of each scope is kept.
 void KeepNotedScopes(IsolateRecord* record);
 
+// Around a collection of an event loop that has turned and has nothing more to do: V8 may do one of its own before the
+// program gets to its end. HoldScopesAtEnd before it, with the loop's isolate; LetScopesGo after it, in any case.
+void HoldScopesAtEnd(IsolateRecord* record);
+void LetScopesGo();
+
 // While one is open the variables in the kept scopes are alive. Where V8 may be called.
 class ScopesHold {
  public:

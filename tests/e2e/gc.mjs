@@ -124,6 +124,21 @@ await run({
     });
   },
 
+  'what a variable held is kept for the end, though V8 collects before it'() {
+    const program = file('held.js', `
+      (function start() {
+        const list = [];
+        const timer = setInterval(function here() {
+          list.push(Buffer.alloc(50021));
+          if (list.length === 7) clearInterval(timer);
+        }, 1);
+      })();
+      process.on('beforeExit', () => { gc({ type: 'minor' }); gc({ type: 'minor' }); });`);
+    const { report: what } = record([NODE, '--expose-gc', program]);
+    const sizes = what.groups.filter((group) => group.site?.function === 'here' && group.kind === 'array-buffer');
+    assert.deepStrictEqual(sizes.map((group) => [group.liveBlocks, group.liveBytes]), [[7, 7 * 50021]]);
+  },
+
   async 'at an end that leaves turns, and at one that leaves none'() {
     const program = file('ends.js', LEAVINGS);
     const natural = record([NODE, program]);

@@ -152,6 +152,8 @@ void SetCurrentIsolateGeneration(uint32_t generation) { t_locals.isolate_generat
 void ReadBufferListIfDue(IsolateRecord*) {}
 void ReadBufferListAfterGc(IsolateRecord*) {}
 void KeepNotedScopes(IsolateRecord*) {}
+void HoldScopesAtEnd(IsolateRecord*) {}
+void LetScopesGo() {}
 ScopesHold::ScopesHold(IsolateRecord*) {}
 ScopesHold::~ScopesHold() = default;
 }  // namespace v8

@@ -2,7 +2,9 @@
 
 #include <iterator>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "report/absl_view.h"
 #include "symbolizer/names.h"
 #include "symbolizer/package.h"
@@ -180,8 +182,11 @@ void FrameTable::NameModule(uint32_t index, const std::vector<uint32_t>& frames,
   // Libraries of the system are always stripped, and their exported names are enough.
   const bool matters = info.state == symbolizer::ModuleState::kRefused || module_class.role == ModuleRole::kNode ||
                        module_class.role == ModuleRole::kAddon || module_class.role == ModuleRole::kOther;
-  if (matters && module_class.role != ModuleRole::kShim && !info.why.empty())
-    unnamed_modules_.try_emplace(reference.path, info.why);
+  const bool is_file = !absl::StartsWith(reference.path, "[");  // "[vdso]": the kernel's own
+  if (!matters || !is_file || module_class.role == ModuleRole::kShim || info.why.empty()) return;
+  // Said of this file anyway.
+  const std::string file = absl::StrCat(": ", reference.path);
+  unnamed_modules_.try_emplace(reference.path, absl::StrReplaceAll(info.why, {{file, ""}}));
 }
 
 void FrameTable::SetNative(uint32_t index, const ModuleClass& module,

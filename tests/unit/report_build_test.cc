@@ -217,6 +217,26 @@ TEST(BuildReport, BlocksOfNoBytesAreCounted) {
   EXPECT_EQ(GroupOf(report, "keepNothing").stacks.size(), 1u);
 }
 
+// The file is named once, and the kernel's own code, which no file has, not at all.
+TEST(BuildReport, FilesWithoutNamesAreSaid) {
+  RecordingBuilder builder;
+  for (const char* path : {"/srv/app/addon.node", "[vdso]"}) builder.recording.modules.push_back({path});
+  const uint32_t addon = builder.AddFrame(recording::FrameType::kNative, 1, 7);
+  const uint32_t kernel = builder.AddFrame(recording::FrameType::kNative, 2, 8);
+  builder.Allocate(builder.Stack({addon, kernel}), 501, 20);
+  NativeNames names = FakeNames();
+  names.describe = [](const symbolizer::ModuleRef& module) {
+    symbolizer::ModuleInfo info{symbolizer::ModuleState::kRefused};
+    info.why = "file is gone: " + module.path;
+    return info;
+  };
+  const auto report = BuildReportWithNames(builder.recording, {}, names);
+  ASSERT_TRUE(report.ok()) << report.status();
+  const std::string text = RenderText(*report, {});
+  EXPECT_THAT(text, testing::HasSubstr("names of /srv/app/addon.node degraded: file is gone\n"));
+  EXPECT_THAT(text, testing::Not(testing::HasSubstr("names of [vdso]")));
+}
+
 TEST(BuildReport, LossesAndDamageAreSaid) {
   RecordingBuilder builder = Server();
   builder.recording.losses[0] = {7, 1999};

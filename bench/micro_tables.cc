@@ -96,13 +96,14 @@ void FillStack(uint64_t number, WalkedStack* walked) {
 void FindStack(benchmark::State& state) {
   Stacks stacks;
   auto walked = std::make_unique<WalkedStack>();
+  auto room = std::make_unique<preload::v8::ResolveBuffer>();
   const bool miss = state.range(0) != 0;
   uint64_t number = 0;
   FillStack(number, walked.get());
   recording::LossId lost = recording::LossId::kCount;
   for (auto _ : state) {
     if (miss) FillStack(number++, walked.get());
-    benchmark::DoNotOptimize(stacks.table.Find(walked.get(), 0, &lost));
+    benchmark::DoNotOptimize(stacks.table.Find(walked.get(), 0, room.get(), &lost));
   }
   state.counters["bytes a stack"] =
       miss ? static_cast<double>(stacks.file.header()->file_bytes) / static_cast<double>(number) : 0;

@@ -46,13 +46,6 @@ long ReadByCall(const iovec* local, const iovec* remote, int remotes) {
   return result;
 }
 
-// The kernel copies the mask, then finds that it does not know what to do with it.
-bool IsReadable(uint64_t address) {
-  constexpr long kNothingToDo = -1, kMaskBytes = 8;
-  const long mask = static_cast<long>(address & ~uint64_t{kMaskBytes - 1});
-  return RawSyscall(SYS_rt_sigprocmask, kNothingToDo, mask, 0, kMaskBytes) == -EINVAL;
-}
-
 // Reads through it cannot fault, but see pages without access, too.
 int OpenMemory() {
   const long opened =
@@ -95,11 +88,18 @@ bool ReadByDescriptor(uint64_t address, void* out, size_t bytes) {
 
 bool ReadWithoutCall(uint64_t address, void* out, size_t bytes) {
   for (uint64_t page = address & ~(kPageBytes - 1); page < address + bytes; page += kPageBytes)
-    if (!IsReadable(page < address ? address : page)) return false;
+    if (!IsPageReadable(page < address ? address : page)) return false;
   return ReadByDescriptor(address, out, bytes);
 }
 
 }  // namespace
+
+// The kernel copies the mask, then finds that it does not know what to do with it.
+bool IsPageReadable(uint64_t address) {
+  constexpr long kNothingToDo = -1, kMaskBytes = 8;
+  const long mask = static_cast<long>(address & ~uint64_t{kMaskBytes - 1});
+  return RawSyscall(SYS_rt_sigprocmask, kNothingToDo, mask, 0, kMaskBytes) == -EINVAL;
+}
 
 bool SafeRead(uint64_t address, void* out, size_t bytes) {
   if (!IsRefused()) {

@@ -11,6 +11,10 @@ namespace nodeleak::preload {
 // profiles did for years), and a descriptor of /proc/thread-self/mem then.
 bool SafeRead(uint64_t address, void* out, size_t bytes);
 
+// Whether the page of `address` can be read. Waits for no lock of the address space while the page is in memory: other
+// threads may change mappings meanwhile.
+bool IsPageReadable(uint64_t address);
+
 // Whether each of `count` pages from `address` on, 16 at most, is in memory and can be read: two system calls. False
 // also where process_vm_readv is refused.
 bool ArePagesReadable(uint64_t address, int count);

@@ -1,7 +1,9 @@
-// Runs inside node, under the lock of the table it indexes. Never allocates through a hooked allocator, never throws.
+// Runs inside node. Never allocates through a hooked allocator, never throws.
 //
-// A hash index over entries that live elsewhere (in a table of the recording): 32 bits of hash and the entry's number.
-// Doubles in anonymous memory; when memory cannot be had it stops growing and Insert says so.
+// A hash index over entries that live elsewhere (in a table of the recording): 32 bits of hash and the entry's number,
+// in buckets of a page; a full one is split in two by the next bit of the hash, so growing never takes longer than
+// that. Insert is called under the lock of the table it indexes. Find may run beside it without the lock: what it finds
+// is right, but what is being moved it may miss: before an entry is made, it is looked for once more under the lock.
 #pragma once
 
 #include <stdint.h>
@@ -32,62 +34,60 @@ class InternIndex {
   // The entry with this hash for which equal(index) holds, or kNone.
   template <typename Equal>
   uint32_t Find(uint64_t hash, Equal equal) const {
-    if (capacity_ == 0) return kNone;
-    const uint32_t tag = static_cast<uint32_t>(hash >> 32);
-    for (uint32_t slot = static_cast<uint32_t>(hash) & (capacity_ - 1); slots_[slot].index_plus_one != 0;
-         slot = (slot + 1) & (capacity_ - 1)) {
-      if (slots_[slot].tag == tag && equal(slots_[slot].index_plus_one - 1)) return slots_[slot].index_plus_one - 1;
+    const Directory* directory = __atomic_load_n(&directory_, __ATOMIC_ACQUIRE);
+    if (directory == nullptr) return kNone;
+    const uint32_t tag = Tag(hash);
+    const Bucket* bucket = __atomic_load_n(&directory->buckets[Number(tag, directory->bits)], __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0, slot = FirstSlot(tag); i < kSlots; ++i, slot = NextSlot(slot)) {
+      const uint64_t word = __atomic_load_n(&bucket->slots[slot], __ATOMIC_ACQUIRE);
+      if (word == 0) return kNone;
+      const uint32_t index = static_cast<uint32_t>(word) - 1;
+      if (static_cast<uint32_t>(word >> 32) == tag && equal(index)) return index;
     }
     return kNone;
   }
 
-  // `rehash(index)` gives an entry's hash again, for growing.
-  template <typename Rehash>
-  bool Insert(uint64_t hash, uint32_t index, Rehash rehash) {
-    if ((count_ + 1) * 4 > capacity_ * 3 && !Grow(rehash)) return false;
-    Place(hash, index);
-    ++count_;
-    return true;
-  }
-
-  void Free() {
-    UnmapMemory(slots_, capacity_ * sizeof(Slot));
-    slots_ = nullptr;
-    capacity_ = count_ = 0;
-  }
+  // False: no memory, or too many alike.
+  bool Insert(uint64_t hash, uint32_t index);
+  void Free();
 
  private:
-  struct Slot {
-    uint32_t tag;
-    uint32_t index_plus_one;
+  // A slot: tag << 32 | index + 1; 0 is empty. At most three quarters are taken.
+  static constexpr uint32_t kSlots = 511, kMostTaken = kSlots / 4 * 3;
+  struct Bucket {
+    uint32_t taken;
+    uint32_t bits;  // of the tag that all its entries have in common
+    uint64_t slots[kSlots];
   };
-  static constexpr uint32_t kFirstCapacity = 1024;
+  static_assert(sizeof(Bucket) == 4096);
+  struct Directory {  // by the tag's highest bits
+    uint32_t bits;
+    Bucket* buckets[];
+  };
+  struct Chunk {
+    Bucket* buckets;
+    uint32_t count;
+  };
+  static constexpr uint32_t kMostBits = 16;
+  static constexpr uint32_t kMostChunks = 1024, kLargestChunk = 64;
 
-  void Place(uint64_t hash, uint32_t index) {
-    uint32_t slot = static_cast<uint32_t>(hash) & (capacity_ - 1);
-    while (slots_[slot].index_plus_one != 0) slot = (slot + 1) & (capacity_ - 1);
-    slots_[slot] = {static_cast<uint32_t>(hash >> 32), index + 1};
-  }
+  static uint32_t Tag(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
+  static uint32_t Number(uint32_t tag, uint32_t bits) { return static_cast<uint32_t>(uint64_t{tag} << bits >> 32); }
+  static uint32_t FirstSlot(uint32_t tag) { return (tag & 0xffff) * kSlots >> 16; }
+  static uint32_t NextSlot(uint32_t slot) { return slot + 1 == kSlots ? 0 : slot + 1; }
 
-  template <typename Rehash>
-  bool Grow(Rehash rehash) {
-    Slot* old = slots_;
-    const uint32_t old_capacity = capacity_;
-    const uint32_t capacity = old_capacity == 0 ? kFirstCapacity : old_capacity * 2;
-    Slot* larger = static_cast<Slot*>(MapTouchedMemory(capacity * sizeof(Slot)));
-    if (larger == nullptr) return count_ + 1 < capacity_;  // an empty slot must remain
-    slots_ = larger;
-    capacity_ = capacity;
-    for (uint32_t i = 0; i < old_capacity; ++i) {
-      if (old[i].index_plus_one != 0) Place(rehash(old[i].index_plus_one - 1), old[i].index_plus_one - 1);
-    }
-    UnmapMemory(old, old_capacity * sizeof(Slot));
-    return true;
-  }
+  static void Place(Bucket* bucket, uint64_t word);
+  static uint64_t DirectoryBytes(uint32_t bits);
+  Bucket* NewBucket(uint32_t bits);
+  bool Start();
+  bool DoubleDirectory();
+  bool Split(Bucket* bucket, uint32_t tag);
 
-  Slot* slots_ = nullptr;
-  uint32_t capacity_ = 0;
-  uint32_t count_ = 0;
+  Directory* directory_ = nullptr;
+  Directory* directories_[kMostBits + 1] = {};  // by bits: a Find may still look at an earlier one
+  Chunk chunks_[kMostChunks] = {};
+  uint32_t chunk_count_ = 0;
+  uint32_t used_ = 0;  // buckets of the last chunk
 };
 
 }  // namespace nodeleak::preload

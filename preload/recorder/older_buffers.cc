@@ -24,7 +24,6 @@ uint32_t g_readings;
 __thread uint32_t t_reading __attribute__((tls_model("initial-exec")));
 
 uint64_t HashOf(uint64_t address) { return HashBytes(&address, sizeof address); }
-uint64_t HashOfEntry(uint32_t index) { return HashOf(g_recorder.older_buffers[index].address); }
 
 // nullptr: was never listed.
 OlderBuffer* Find(uint64_t address) {
@@ -40,7 +39,7 @@ bool Add(const OlderBuffer& buffer) {
   if (g_recorder.older_buffers.count() >= kMostBuffers) return false;
   const uint32_t index = g_recorder.older_buffers.Append(buffer);
   if (index == kNoIndex) return false;
-  if (!g_index.Insert(HashOf(buffer.address), index, HashOfEntry)) return false;
+  if (!g_index.Insert(HashOf(buffer.address), index)) return false;
   __atomic_store_n(&g_older_buffers, index + 1, __ATOMIC_RELEASE);
   return true;
 }

@@ -95,7 +95,7 @@ uint32_t TakeStack(uint64_t bytes) {
   }
   WalkStack(caller, bounds, &state->stack);
   LossId lost = LossId::kCount;
-  const uint32_t stack = g_recorder.stacks.Find(&state->stack, state->stack_thread, &lost);
+  const uint32_t stack = g_recorder.stacks.Find(&state->stack, state->stack_thread, &state->resolve, &lost);
   if (lost != LossId::kCount) {
     CountLoss(lost, bytes);
   } else if (own && __atomic_load_n(&g_recorder.stacks[stack].allocated_blocks, __ATOMIC_RELAXED) >= kOftenMet) {

@@ -371,7 +371,6 @@ bool RecordingFile::TendDisk() {
 }
 
 void RecordingFile::TrimReserve() {
-  while (PunchOne()) continue;
   if (!lock_.TryLock()) return;
   const Open open(*this);
   if (reserved_ > end_ && open.file() >= 0 && RawSyscall(SYS_ftruncate, open.file(), static_cast<long>(end_)) == 0) {

@@ -48,20 +48,32 @@ Frame NativeFrame(uint64_t pc) {
   return frame;
 }
 
-// An array beside the recording, twice as large; false: no memory, it is as it was. `map`: MapMemory or its sibling.
-template <typename T>
-bool Double(void* (*map)(size_t), uint32_t first_capacity, T** array, uint32_t* capacity) {
-  const uint32_t larger_capacity = *capacity == 0 ? first_capacity : *capacity * 2;
-  T* larger = static_cast<T*>(map(larger_capacity * sizeof(T)));
-  if (larger == nullptr) return false;
-  if (*capacity > 0) memcpy(larger, *array, *capacity * sizeof(T));
-  UnmapMemory(*array, *capacity * sizeof(T));
-  *array = larger;
-  *capacity = larger_capacity;
-  return true;
+Stack NewStack(uint32_t node, uint32_t thread, uint32_t depth, uint32_t flags) {
+  Stack stack = {};
+  stack.node = node;
+  stack.thread = thread;
+  stack.depth = depth;
+  stack.flags = flags;
+  return stack;
 }
+uint64_t HashStack(const Stack& stack) { return HashPair(stack.node, stack.thread + 1ull); }
 
 }  // namespace
+
+class StackTable::Held {
+ public:
+  Held(SpinLock* lock, Lookup* lookup) : lock_(lock), held_(lock->TryLock()) { lookup->timed_out |= !held_; }
+  ~Held() {
+    if (held_) lock_->Unlock();
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  explicit operator bool() const { return held_; }
+
+ private:
+  SpinLock* lock_;
+  bool held_;
+};
 
 bool StackTable::Attach(RecordingFile* file) {
   bytes_.Attach(file, TableId::kStringBytes, 1 << 15);
@@ -71,15 +83,15 @@ bool StackTable::Attach(RecordingFile* file) {
   stacks_.Attach(file, TableId::kStacks, 512);
   cache_ = static_cast<uint64_t*>(MapTouchedMemory(sizeof(uint64_t) << kCacheBits));
   frame_cache_ = static_cast<CachedFrames*>(MapTouchedMemory(sizeof(CachedFrames) << kFrameCacheBits));
-  resolve_ = static_cast<v8::ResolveBuffer*>(MapMemory(sizeof(v8::ResolveBuffer)));
-  if (cache_ == nullptr || frame_cache_ == nullptr || resolve_ == nullptr) return false;
-  if (nodes_.Append({0, kNoIndex}) != 0) return false;  // the root
+  if (cache_ == nullptr || frame_cache_ == nullptr) return false;
+  if (AppendNode(0, kNoIndex) != 0) return false;  // the root
+  Lookup lookup;
   for (uint32_t id = 0; id < static_cast<uint32_t>(MarkerId::kCount); ++id) {
-    const uint32_t frame =
-        InternFrame(MarkerFrame(static_cast<MarkerId>(id == 0 ? static_cast<uint64_t>(MarkerId::kTableFull) : id)));
-    const uint32_t node = frame == kNoIndex ? kNoIndex : InternNode(0, frame);
-    marker_stacks_[id] = node == kNoIndex ? 0 : InternStack(node, kNoIndex, 1, recording::kStackIncomplete);
+    const uint32_t frame = InternFrame(
+        MarkerFrame(static_cast<MarkerId>(id == 0 ? static_cast<uint64_t>(MarkerId::kTableFull) : id)), &lookup);
+    const uint32_t node = frame == kNoIndex ? kNoIndex : InternNode(0, frame, &lookup);
     if (node == kNoIndex) return false;
+    marker_stacks_[id] = InternStack(NewStack(node, kNoIndex, 1, recording::kStackIncomplete), &lookup);
   }
   return stacks_.count() > 0;
 }
@@ -87,46 +99,44 @@ bool StackTable::Attach(RecordingFile* file) {
 void StackTable::Release() {
   UnmapMemory(cache_, sizeof(uint64_t) << kCacheBits);
   UnmapMemory(frame_cache_, sizeof(CachedFrames) << kFrameCacheBits);
-  UnmapMemory(resolve_, sizeof(v8::ResolveBuffer));
-  UnmapMemory(strings_, string_capacity_ * sizeof(InternedString));
-  UnmapMemory(first_inner_, first_inner_capacity_ * sizeof(uint32_t));
+  strings_.Free();
+  first_inner_.Free();
   InternIndex* const indices[] = {&string_index_, &function_index_, &frame_index_, &node_index_, &stack_index_};
   for (InternIndex* index : indices) index->Free();
   cache_ = nullptr;
 }
 
+// What is being resolved meanwhile is not kept: it began before forgets_ changed.
 void StackTable::ForgetCached() {
   if (cache_ == nullptr) return;
+  __atomic_add_fetch(&forgets_, 1, __ATOMIC_SEQ_CST);
   for (uint64_t i = 0; i < 1u << kCacheBits; ++i) __atomic_store_n(&cache_[i], 0, __ATOMIC_RELAXED);
-  if (!lock_.TryLock()) return;
-  memset(frame_cache_, 0, sizeof(CachedFrames) << kFrameCacheBits);
-  lock_.Unlock();
+  for (uint64_t i = 0; i < 1u << kFrameCacheBits; ++i) __atomic_store_n(&frame_cache_[i].key_a, 0, __ATOMIC_RELAXED);
 }
 
-uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, LossId* lost) {
+uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, v8::ResolveBuffer* room, LossId* lost) {
   const uint64_t hash = walked->hash ^ (static_cast<uint64_t>(thread) + 1) * 0xd6e8feb86659fd93ull;
   uint64_t& slot = CacheSlot(hash);
   const uint64_t tag = hash >> kIndexBits << kIndexBits;
-  const uint64_t cached = __atomic_load_n(&slot, __ATOMIC_RELAXED);
+  const uint64_t cached = __atomic_load_n(&slot, __ATOMIC_ACQUIRE);
   constexpr uint64_t kIndexMask = (1u << kIndexBits) - 1;
   if ((cached & ~kIndexMask) == tag && cached != 0) return static_cast<uint32_t>(cached & kIndexMask);
-  if (!lock_.TryLock()) {
-    *lost = LossId::kLockTimeout;
-    return 0;
-  }
-  const uint32_t stack = Intern(walked, thread);
-  lock_.Unlock();
+  Lookup lookup;
+  lookup.room = room;
+  lookup.forgets = __atomic_load_n(&forgets_, __ATOMIC_SEQ_CST);
+  const uint32_t stack = Intern(walked, thread, &lookup);
   if (stack > kIndexMask) {  // kNoIndex, or more stacks than the cache can name
-    *lost = LossId::kStacksTableFull;
+    *lost = lookup.timed_out ? LossId::kLockTimeout : LossId::kStacksTableFull;
     return 0;
   }
-  __atomic_store_n(&slot, tag | stack, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot, tag | stack, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&forgets_, __ATOMIC_SEQ_CST) != lookup.forgets) __atomic_store_n(&slot, 0, __ATOMIC_RELAXED);
   return stack;
 }
 
 // From the outermost frame inwards, beginning where the last walk of the thread left off. What cannot be remembered
 // (an answer for now only) is asked again the next time, and all inside of it.
-uint32_t StackTable::Intern(WalkedStack* walked, uint32_t thread) {
+uint32_t StackTable::Intern(WalkedStack* walked, uint32_t thread, Lookup* lookup) {
   v8::PageCopies copies;  // the frames of one stack share most of what they are resolved from
   uint32_t known = walked->depth;
   while (known > 0 && walked->frames[known - 1].node == kNoIndex) --known;
@@ -136,9 +146,9 @@ uint32_t StackTable::Intern(WalkedStack* walked, uint32_t thread) {
   for (uint32_t i = known; i < walked->depth; ++i) {
     WalkedFrame& frame = walked->frames[i];
     ShownFrames shown = {};
-    if (frame.type != WalkedType::kSkipped && !ResolveFrame(frame, &shown)) return kNoIndex;
+    if (frame.type != WalkedType::kSkipped && !ResolveFrame(frame, lookup, &shown)) return kNoIndex;
     for (uint32_t at = shown.count; at-- > 0; ++depth) {
-      node = InternNode(node, shown.frames[at]);
+      node = InternNode(node, shown.frames[at], lookup);
       if (node == kNoIndex) return kNoIndex;
     }
     cacheable &= shown.cacheable;
@@ -148,33 +158,58 @@ uint32_t StackTable::Intern(WalkedStack* walked, uint32_t thread) {
   }
   const uint32_t flags =
       (walked->truncated ? recording::kStackTruncated : 0u) | (walked->incomplete ? recording::kStackIncomplete : 0u);
-  return InternStack(node, thread, depth, flags);
+  return InternStack(NewStack(node, thread, depth, flags), lookup);
 }
 
-bool StackTable::ResolveFrame(const WalkedFrame& walked, ShownFrames* shown) {
+// A zeroed slot has key 0, which no frame has.
+bool StackTable::FindInFrameCache(const CachedFrames& slot, const WalkedFrame& walked, ShownFrames* shown) const {
+  const uint32_t sequence = __atomic_load_n(&slot.sequence, __ATOMIC_ACQUIRE);
+  if (walked.key_a == 0 || __atomic_load_n(&slot.key_a, __ATOMIC_RELAXED) != walked.key_a ||
+      __atomic_load_n(&slot.key_b, __ATOMIC_RELAXED) != walked.key_b || (sequence & 1) != 0)
+    return false;
+  uint32_t count = 0;
+  for (const uint32_t& frame : slot.frames) {
+    shown->frames[count] = __atomic_load_n(&frame, __ATOMIC_RELAXED);
+    if (shown->frames[count] == kNoIndex) break;
+    ++count;
+  }
+  __atomic_thread_fence(__ATOMIC_ACQUIRE);
+  if (__atomic_load_n(&slot.sequence, __ATOMIC_RELAXED) != sequence) return false;
+  shown->count = count;
+  return true;
+}
+
+// Not when another thread is writing the same slot, or what it means was to be forgotten meanwhile.
+void StackTable::KeepInFrameCache(const WalkedFrame& walked, const ShownFrames& shown, uint32_t forgets,
+                                  CachedFrames* slot) {
+  uint32_t sequence = __atomic_load_n(&slot->sequence, __ATOMIC_RELAXED);
+  if ((sequence & 1) != 0 ||
+      !__atomic_compare_exchange_n(&slot->sequence, &sequence, sequence + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+    return;
+  __atomic_thread_fence(__ATOMIC_RELEASE);
+  __atomic_store_n(&slot->key_b, walked.key_b, __ATOMIC_RELAXED);
+  for (uint32_t i = 0; i < kInlineFrames; ++i)
+    __atomic_store_n(&slot->frames[i], i < shown.count ? shown.frames[i] : kNoIndex, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot->key_a, walked.key_a, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&forgets_, __ATOMIC_SEQ_CST) != forgets) __atomic_store_n(&slot->key_a, 0, __ATOMIC_RELAXED);
+  __atomic_store_n(&slot->sequence, sequence + 2, __ATOMIC_RELEASE);
+}
+
+bool StackTable::ResolveFrame(const WalkedFrame& walked, Lookup* lookup, ShownFrames* shown) {
   const uint64_t hash = HashPair(walked.key_a + static_cast<uint64_t>(walked.type), walked.key_b);
   CachedFrames& cached = frame_cache_[hash >> (64 - kFrameCacheBits)];
   shown->cacheable = true;
-  // A zeroed slot has key 0, which no frame has.
-  if (cached.key_a == walked.key_a && cached.key_b == walked.key_b && cached.key_a != 0) {
-    shown->count = cached.count;
-    memcpy(shown->frames, cached.frames, cached.count * sizeof shown->frames[0]);
-    return true;
-  }
+  if (FindInFrameCache(cached, walked, shown)) return true;
+  shown->count = 0;
   if (walked.type == WalkedType::kV8) {
-    if (!ResolveV8(walked, shown)) return false;
+    if (!ResolveV8(walked, lookup, shown)) return false;
   } else {
     const Frame frame = walked.type == WalkedType::kNative ? NativeFrame(walked.key_a)
                                                            : MarkerFrame(static_cast<MarkerId>(walked.key_a));
-    if (!Show(InternFrame(frame), shown)) return false;
+    if (!Show(InternFrame(frame, lookup), shown)) return false;
     shown->cacheable = frame.type == static_cast<uint8_t>(FrameType::kNative);
   }
-  if (shown->cacheable && shown->count <= kInlineFrames) {
-    cached.key_a = walked.key_a;
-    cached.key_b = walked.key_b;
-    cached.count = shown->count;
-    memcpy(cached.frames, shown->frames, shown->count * sizeof shown->frames[0]);
-  }
+  if (shown->cacheable && shown->count <= kInlineFrames) KeepInFrameCache(walked, *shown, lookup->forgets, &cached);
   return true;
 }
 
@@ -184,20 +219,21 @@ bool StackTable::Show(uint32_t frame, ShownFrames* shown) {
   return true;
 }
 
-bool StackTable::ResolveV8(const WalkedFrame& walked, ShownFrames* shown) {
-  resolve_->frame_count = 0;
-  resolve_->text_bytes = 0;
-  if (!v8::ResolveV8Frame(walked, resolve_, &shown->cacheable)) {
+bool StackTable::ResolveV8(const WalkedFrame& walked, Lookup* lookup, ShownFrames* shown) {
+  v8::ResolveBuffer* room = lookup->room;
+  room->frame_count = 0;
+  room->text_bytes = 0;
+  if (!v8::ResolveV8Frame(walked, room, &shown->cacheable)) {
     shown->cacheable = false;
-    return Show(InternFrame(MarkerFrame(MarkerId::kJsFunctionUnknown)), shown);
+    return Show(InternFrame(MarkerFrame(MarkerId::kJsFunctionUnknown), lookup), shown);
   }
-  for (uint32_t i = 0; i < resolve_->frame_count; ++i) {
-    if (!Show(InternResolved(resolve_->frames[i]), shown)) return false;
+  for (uint32_t i = 0; i < room->frame_count; ++i) {
+    if (!Show(InternResolved(room->frames[i], lookup), shown)) return false;
   }
   return true;
 }
 
-uint32_t StackTable::InternResolved(const v8::ResolvedFrame& resolved) {
+uint32_t StackTable::InternResolved(const v8::ResolvedFrame& resolved, Lookup* lookup) {
   Frame frame = {};
   frame.type = resolved.type;
   frame.tier = resolved.tier;
@@ -205,125 +241,134 @@ uint32_t StackTable::InternResolved(const v8::ResolvedFrame& resolved) {
   if (resolved.type == static_cast<uint8_t>(FrameType::kMarker)) {
     frame.module_or_function = kNoIndex;
     frame.value = resolved.value;
-    return InternFrame(frame);
+    return InternFrame(frame, lookup);
   }
+  const auto text = [&](const v8::ResolvedString& string) {
+    return InternText(lookup->room->text + string.offset, string.length, lookup);
+  };
   JsFunction function = {};
-  function.name = InternStringLocked(resolve_->text + resolved.name.offset, resolved.name.length);
-  function.file = InternStringLocked(resolve_->text + resolved.file.offset, resolved.file.length);
-  function.where = InternStringLocked(resolve_->text + resolved.where.offset, resolved.where.length);
+  function.name = text(resolved.name);
+  function.file = text(resolved.file);
+  function.where = text(resolved.where);
   function.line = resolved.function_line;
   function.column = resolved.function_column;
   function.flags = resolved.function_flags;
-  frame.module_or_function = InternFunction(function);
+  frame.module_or_function = InternFunction(function, lookup);
   if (frame.module_or_function == kNoIndex) return kNoIndex;
   frame.value = resolved.type == static_cast<uint8_t>(FrameType::kWasm)
                     ? resolved.value
                     : static_cast<uint64_t>(resolved.line) << 32 | resolved.column;
-  return InternFrame(frame);
+  return InternFrame(frame, lookup);
 }
 
 StringRef StackTable::InternString(const char* text, uint64_t bytes) {
-  if (!lock_.TryLock()) return {0, 0};
-  const StringRef ref = InternStringLocked(text, bytes);
-  lock_.Unlock();
-  return ref;
+  Lookup lookup;
+  return InternText(text, bytes, &lookup);
 }
 
-// Strings lie back to back and may cross from one extent into the next: both sides go byte by byte through operator[].
-StringRef StackTable::InternStringLocked(const char* text, uint64_t bytes) {
+StringRef StackTable::InternText(const char* text, uint64_t bytes, Lookup* lookup) {
   constexpr uint64_t kMaxString = 1 << 16;
   if (bytes == 0) return {0, 0};
   if (bytes > kMaxString) bytes = kMaxString;
   const uint64_t hash = HashBytes(text, bytes);
+  StringRef ref;
+  if (FindText(text, bytes, hash, &ref)) return ref;
+  const Held held(&lock_, lookup);
+  if (!held) return {0, 0};
+  return FindText(text, bytes, hash, &ref) ? ref : AppendText(text, bytes, hash);
+}
+
+// Strings lie back to back and may cross from one extent into the next: both sides go byte by byte through operator[].
+bool StackTable::FindText(const char* text, uint64_t bytes, uint64_t hash, StringRef* ref) const {
   const uint32_t found = string_index_.Find(hash, [&](uint32_t index) {
-    const StringRef ref = strings_[index].ref;
-    if (ref.length != bytes) return false;
+    *ref = strings_[index];
+    if (ref->length != bytes) return false;
     for (uint64_t i = 0; i < bytes; ++i) {
-      if (bytes_[ref.offset + i] != text[i]) return false;
+      if (bytes_[ref->offset + i] != text[i]) return false;
     }
     return true;
   });
-  if (found != InternIndex::kNone) return strings_[found].ref;
+  return found != InternIndex::kNone;
+}
+
+StringRef StackTable::AppendText(const char* text, uint64_t bytes, uint64_t hash) {
   const uint64_t offset = bytes_.count();
-  if (offset + bytes > 0xffffffffu || !GrowStrings() || !bytes_.Reserve(offset + bytes)) return {0, 0};
+  if (offset + bytes > 0xffffffffu || !strings_.Grow(string_count_ + 1) || !bytes_.Reserve(offset + bytes))
+    return {0, 0};
   for (uint64_t i = 0; i < bytes; ++i) bytes_[offset + i] = text[i];
   bytes_.Publish(offset + bytes);
   const StringRef ref = {static_cast<uint32_t>(offset), static_cast<uint32_t>(bytes)};
-  strings_[string_count_] = {ref, hash};
-  string_index_.Insert(hash, string_count_++, [this](uint32_t index) { return strings_[index].hash; });
+  strings_[string_count_] = ref;
+  string_index_.Insert(hash, string_count_++);
   return ref;
 }
 
-bool StackTable::GrowStrings() {
-  return string_count_ < string_capacity_ || Double(MapMemory, 4096, &strings_, &string_capacity_);
+// find(): the entry there is, or kNoIndex.
+template <typename Finder, typename Entry>
+uint32_t StackTable::InternIn(const Finder& find, const Entry& entry, uint64_t hash, AppendTable<Entry>* table,
+                              InternIndex* index, Lookup* lookup) {
+  const uint32_t found = find();
+  if (found != kNoIndex) return found;
+  const Held held(&lock_, lookup);
+  if (!held) return kNoIndex;
+  const uint32_t made_meanwhile = find();
+  if (made_meanwhile != kNoIndex) return made_meanwhile;
+  const uint32_t made = table->Append(entry);
+  if (made != kNoIndex) index->Insert(hash, made);
+  return made;
 }
 
-uint32_t StackTable::InternFunction(const JsFunction& function) {
-  const auto hash_of = [](const JsFunction& f) { return HashBytes(&f, sizeof f); };
-  const uint64_t hash = hash_of(function);
-  const uint32_t found =
-      function_index_.Find(hash, [&](uint32_t i) { return memcmp(&functions_[i], &function, sizeof function) == 0; });
-  if (found != InternIndex::kNone) return found;
-  const uint32_t index = functions_.Append(function);
-  if (index != kNoIndex) function_index_.Insert(hash, index, [&](uint32_t i) { return hash_of(functions_[i]); });
-  return index;
+uint32_t StackTable::InternFunction(const JsFunction& function, Lookup* lookup) {
+  const uint64_t hash = HashBytes(&function, sizeof function);
+  const auto same = [&](uint32_t i) { return memcmp(&functions_[i], &function, sizeof function) == 0; };
+  return InternIn([&] { return function_index_.Find(hash, same); }, function, hash, &functions_, &function_index_,
+                  lookup);
 }
 
-uint32_t StackTable::InternFrame(const Frame& frame) {
+uint32_t StackTable::InternFrame(const Frame& frame, Lookup* lookup) {
   const uint64_t hash = HashFrame(frame);
-  const uint32_t found = frame_index_.Find(hash, [&](uint32_t i) { return SameFrame(frames_[i], frame); });
-  if (found != InternIndex::kNone) return found;
-  const uint32_t index = frames_.Append(frame);
-  if (index != kNoIndex) frame_index_.Insert(hash, index, [this](uint32_t i) { return HashFrame(frames_[i]); });
-  return index;
+  const auto same = [&](uint32_t i) { return SameFrame(frames_[i], frame); };
+  return InternIn([&] { return frame_index_.Find(hash, same); }, frame, hash, &frames_, &frame_index_, lookup);
+}
+
+// Its totals change meanwhile, node and thread never.
+uint32_t StackTable::InternStack(const Stack& stack, Lookup* lookup) {
+  const uint64_t hash = HashStack(stack);
+  const auto same = [&](uint32_t i) { return stacks_[i].node == stack.node && stacks_[i].thread == stack.thread; };
+  return InternIn([&] { return stack_index_.Find(hash, same); }, stack, hash, &stacks_, &stack_index_, lookup);
 }
 
 // The first inner node is found by its parent's number, those after it by hash. Most nodes have one: a stack that is
 // new from some frame on needs no hash at all, and its nodes lie side by side.
-uint32_t StackTable::InternNode(uint32_t parent, uint32_t frame) {
-  uint32_t* const first = FirstInner(parent);
-  if (first != nullptr) {
-    if (*first != 0 && nodes_[*first].frame == frame) return *first;
-    if (*first == 0) {
-      const uint32_t index = nodes_.Append({parent, frame});
-      if (index != kNoIndex) *first = index;
-      return index;
-    }
-  }
-  const uint64_t hash = HashPair(parent, frame);
-  const uint32_t found =
-      node_index_.Find(hash, [&](uint32_t i) { return nodes_[i].parent == parent && nodes_[i].frame == frame; });
-  if (found != InternIndex::kNone) return found;
-  const uint32_t index = nodes_.Append({parent, frame});
-  if (index != kNoIndex) {
-    node_index_.Insert(hash, index, [this](uint32_t i) { return HashPair(nodes_[i].parent, nodes_[i].frame); });
-  }
-  return index;
+uint32_t StackTable::FindNode(uint32_t parent, uint32_t frame) const {
+  const uint32_t first = __atomic_load_n(&first_inner_[parent], __ATOMIC_ACQUIRE);
+  if (first == 0) return kNoIndex;
+  if (nodes_[first].frame == frame) return first;
+  return node_index_.Find(HashPair(parent, frame),
+                          [&](uint32_t i) { return nodes_[i].parent == parent && nodes_[i].frame == frame; });
 }
 
-uint32_t* StackTable::FirstInner(uint32_t node) {
-  // Read before it is written: with its pages.
-  if (node >= first_inner_capacity_ && !Double(MapTouchedMemory, 1u << 14, &first_inner_, &first_inner_capacity_))
-    return nullptr;
-  return &first_inner_[node];
+uint32_t StackTable::AppendNode(uint32_t parent, uint32_t frame) {
+  const uint64_t count = nodes_.count();
+  if (count >= kNoIndex || !first_inner_.Grow(static_cast<uint32_t>(count) + 1)) return kNoIndex;
+  return nodes_.Append({parent, frame});
 }
 
-uint32_t StackTable::InternStack(uint32_t node, uint32_t thread, uint32_t depth, uint32_t flags) {
-  const uint64_t hash = HashPair(node, thread + 1ull);
-  const uint32_t found =
-      stack_index_.Find(hash, [&](uint32_t i) { return stacks_[i].node == node && stacks_[i].thread == thread; });
-  if (found != InternIndex::kNone) return found;
-  Stack stack = {};
-  stack.node = node;
-  stack.thread = thread;
-  stack.depth = depth;
-  stack.flags = flags;
-  const uint32_t index = stacks_.Append(stack);
-  if (index != kNoIndex) {
-    stack_index_.Insert(hash, index,
-                        [this](uint32_t i) { return HashPair(stacks_[i].node, stacks_[i].thread + 1ull); });
+uint32_t StackTable::InternNode(uint32_t parent, uint32_t frame, Lookup* lookup) {
+  const uint32_t found = FindNode(parent, frame);
+  if (found != kNoIndex) return found;
+  const Held held(&lock_, lookup);
+  if (!held) return kNoIndex;
+  const uint32_t made_meanwhile = FindNode(parent, frame);
+  if (made_meanwhile != kNoIndex) return made_meanwhile;
+  const uint32_t made = AppendNode(parent, frame);
+  if (made == kNoIndex) return kNoIndex;
+  if (first_inner_[parent] == 0) {
+    __atomic_store_n(&first_inner_[parent], made, __ATOMIC_RELEASE);
+  } else {
+    node_index_.Insert(HashPair(parent, frame), made);
   }
-  return index;
+  return made;
 }
 
 }  // namespace nodeleak::preload

@@ -6,6 +6,7 @@
 
 #include "preload/unwind/known_stacks.h"
 #include "preload/unwind/stack_walk.h"
+#include "preload/v8/js_frames.h"
 
 namespace nodeleak::preload {
 
@@ -20,6 +21,7 @@ struct ThreadState {
   uint64_t lowest;     // below it is another stack; the main thread's own one grows
   WalkedStack stack;
   KnownStacks known;  // Stacks counted under stack_thread
+  v8::ResolveBuffer resolve;
 };
 
 // The calling thread's; nullptr when it cannot be had (the event goes to stack "unknown").

@@ -242,18 +242,19 @@ UnwindRule RuleFor(uint64_t return_address) {
   return rule;
 }
 
-// The rule of a pc not seen before.
-UnwindRule FindRule(uint64_t return_address) {
+// The rule of a pc not seen before. Above a frame of V8 lies one of V8's or of its module's; a word there that is no
+// return address (see WalkInner) is no reason to look for new libraries.
+UnwindRule FindRule(uint64_t return_address, bool called_v8) {
   if (g_has_v8) {
     const uint64_t pc = return_address - 1;
-    const v8::CodeKind code = v8::FindCode(pc, FindModule(pc) != nullptr);
+    const v8::CodeKind code = v8::FindCode(pc, FindModule(pc) != nullptr, called_v8);
     if (code != v8::CodeKind::kNotV8) {
       const UnwindRule rule = UnwindRule::V8(code == v8::CodeKind::kBuiltins);
       g_rules.Remember(return_address, rule);
       return rule;
     }
   }
-  return RuleFor(return_address);
+  return called_v8 ? g_rules.Derive(return_address) : RuleFor(return_address);
 }
 
 enum class Ending : uint8_t { kOutermost, kStopped, kRemembered };
@@ -262,7 +263,7 @@ enum class Ending : uint8_t { kOutermost, kStopped, kRemembered };
 Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* remembered, FrameCollector* collector,
                  SlotLog* log) {
   WalkRegisters v8_frame = {};  // the last one, before it was left
-  bool jumped_to = false;
+  bool jumped_to = false, called_v8 = false;
   for (uint32_t steps = 0; registers.pc != 0; ++steps) {
     if (steps == kMaxFramesVisited) return Ending::kStopped;
     if (remembered->Meet(registers) && collector->count() + remembered->count() <= kMaxDepth &&
@@ -270,13 +271,14 @@ Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* 
       return Ending::kRemembered;
     }
     UnwindRule rule = g_rules.Find(registers.pc);
-    if (__builtin_expect(rule.kind() == RuleKind::kNone, 0)) rule = FindRule(registers.pc);
+    if (__builtin_expect(rule.kind() == RuleKind::kNone, 0)) rule = FindRule(registers.pc, called_v8);
     if (rule.kind() == RuleKind::kUnknownCode) {
       // A builtin that goes on with a frame in another tier is jumped to, not called: above its saved rbp lies no
       // return address. The frame that it works on is the next one.
       if (v8_frame.pc != 0 && registers.fp > v8_frame.fp && !jumped_to) {
         registers.pc = v8_frame.pc;
         jumped_to = true;
+        called_v8 = false;
         log->NotRepeatable();
         continue;
       }
@@ -288,7 +290,8 @@ Ending WalkInner(WalkRegisters registers, StackBounds bounds, RememberedFrames* 
     frame.sp = registers.sp;
     frame.fp = registers.fp;
     NativeStep step = NativeStep::kStepped;
-    if (rule.kind() == RuleKind::kV8) {
+    called_v8 = rule.kind() == RuleKind::kV8;
+    if (called_v8) {
       v8_frame = registers;
       const auto code = rule.in_builtins() ? v8::CodeKind::kBuiltins : v8::CodeKind::kJit;
       if (v8::StepV8Frame(code, &registers, bounds, log, &frame) == v8::StepResult::kStop) step = NativeStep::kFailed;

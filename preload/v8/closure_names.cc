@@ -42,10 +42,7 @@ const NamedMap* FindNamedMap(uint64_t map, uint64_t mixed) {
   }
 }
 
-// Callers hold the stack table's lock; were there two at once, the loser's entry would be lost and found again later.
-bool RememberNamedMap(uint64_t map, NamePlace place) {
-  const uint64_t mixed = MixMap(map);
-  if (FindNamedMap(map, mixed) != nullptr) return true;
+bool AddNamedMap(uint64_t map, uint64_t mixed, NamePlace place) {
   if (g_map_count >= kMostMaps) return false;
   uint64_t i = mixed >> 40;
   while (__atomic_load_n(&g_maps[i % kMapSlots].map, __ATOMIC_RELAXED) != 0) ++i;
@@ -55,6 +52,16 @@ bool RememberNamedMap(uint64_t map, NamePlace place) {
   ++g_map_count;
   __atomic_fetch_or(&g_named_map_filter[mixed >> 58], uint64_t{1} << (mixed >> 52 & 63), __ATOMIC_RELAXED);
   return true;
+}
+
+bool RememberNamedMap(uint64_t map, NamePlace place) {
+  const uint64_t mixed = MixMap(map);
+  if (FindNamedMap(map, mixed) != nullptr) return true;
+  static SpinLock lock;
+  if (!lock.TryLock()) return false;
+  const bool remembered = FindNamedMap(map, mixed) != nullptr || AddNamedMap(map, mixed, place);
+  lock.Unlock();
+  return remembered;
 }
 
 // --- reading a map
@@ -111,8 +118,9 @@ NamePlace FindPlace(uint64_t map) {
 // A map does not change: an object gets another one.
 NamePlace KnownPlace(uint64_t map) {
   static constinit FactsUntilCollection<NamePlace, 7> known;
-  if (const NamePlace* place = known.Find(map)) return *place;
-  const NamePlace place = FindPlace(map);
+  NamePlace place;
+  if (known.Find(map, &place)) return place;
+  place = FindPlace(map);
   known.Remember(map, place);
   return place;
 }
@@ -188,14 +196,18 @@ uint32_t OwnNameBits(uint64_t function, uint64_t map, uint64_t mixed) {
 
 bool IsWorthKeeping(const char* name, uint64_t bytes) {
   const uint64_t hash = HashBytes(name, bytes) | 1;
-  uint64_t i = hash >> 32;
-  for (; g_names[i % kNameSlots] != 0; ++i) {
-    if (g_names[i % kNameSlots] == hash) return true;
+  for (uint64_t i = hash >> 32;; ++i) {
+    uint64_t* slot = &g_names[i % kNameSlots];
+    uint64_t there = __atomic_load_n(slot, __ATOMIC_RELAXED);
+    if (there == hash) return true;
+    if (there != 0) continue;
+    if (__atomic_load_n(&g_name_count, __ATOMIC_RELAXED) >= kMostNames) return false;
+    if (__atomic_compare_exchange_n(slot, &there, hash, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+      __atomic_fetch_add(&g_name_count, 1, __ATOMIC_RELAXED);
+      return true;
+    }
+    if (there == hash) return true;
   }
-  if (g_name_count >= kMostNames) return false;
-  g_names[i % kNameSlots] = hash;
-  ++g_name_count;
-  return true;
 }
 
 }  // namespace nodeleak::preload::v8

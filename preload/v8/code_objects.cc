@@ -199,13 +199,15 @@ bool FindKnownCodeObject(uint64_t pc, CodeObject* code) {
 
 }  // namespace
 
-bool FindCodeObject(uint64_t pc, CodeObject* code) {
-  if (FindKnownCodeObject(pc, code)) return true;
+namespace {
+
+// Backwards from pc for a header that holds it. Words that look like a map but are none that is known are asked for in
+// the heap, unless `only_known`.
+bool FindHeader(uint64_t pc, uint64_t lowest, bool only_known, CodeObject* code) {
   uint64_t block[kBlock / 8];
   uint64_t block_start = 0;
   uint64_t rejected[8] = {};
   int rejected_count = 0;
-  uint64_t lowest = pc > kLargestCode ? pc - kLargestCode : 0;
   for (uint64_t address = pc & ~uint64_t{7}; address > lowest; address -= 8) {
     uint64_t start = address & ~(kBlock - 1);
     if (start != block_start && !ReadMemory(start, block, sizeof block)) return false;
@@ -214,6 +216,7 @@ bool FindCodeObject(uint64_t pc, CodeObject* code) {
     if ((word & 3) != 1 || word < 0x100000 || word >> 47 != 0) continue;
     bool known = IsKnownStreamMap(word);
     if (!known) {
+      if (only_known) continue;
       KernelReads reads;  // half of an instruction may look like an address
       bool seen = false;
       for (uint64_t other : rejected) seen |= other == word;
@@ -228,6 +231,18 @@ bool FindCodeObject(uint64_t pc, CodeObject* code) {
     return true;
   }
   return false;
+}
+
+uint64_t Below(uint64_t pc, uint64_t bytes) { return pc > bytes ? pc - bytes : 0; }
+
+}  // namespace
+
+// Mostly the map is a known one and the header near: that takes no system call, which would wait for threads that
+// change mappings.
+bool FindCodeObject(uint64_t pc, CodeObject* code) {
+  constexpr uint64_t kNear = 64 << 10;
+  return FindKnownCodeObject(pc, code) || FindHeader(pc, Below(pc, kNear), true, code) ||
+         FindHeader(pc, Below(pc, kLargestCode), false, code);
 }
 
 namespace {

@@ -11,7 +11,7 @@ namespace nodeleak::preload::v8 {
 
 namespace {
 
-constexpr uint32_t kMaxRanges = 96;
+constexpr uint32_t kMaxRanges = 1024;  // up to V8 11 each worker has two of its own
 
 // Readers take a version before and after; a writer fills the other set, then moves on.
 struct RangeSet {
@@ -73,26 +73,38 @@ bool FindKnown(uint64_t pc, CodeKind* kind) {
 }
 
 // Unknown pcs come in bursts (a library that nobody told us of): look at most every 20 ms unless something changed.
-bool WorthLooking() {
+bool WorthLooking(bool only_v8) {
   constexpr uint64_t kPauseNs = 20'000'000;
   if (__atomic_load_n(&g_changes, __ATOMIC_RELAXED) != __atomic_load_n(&g_looked_at, __ATOMIC_RELAXED)) return true;
-  return CoarseMonotonicNanoseconds() - __atomic_load_n(&g_looked_ns, __ATOMIC_RELAXED) > kPauseNs;
+  return !only_v8 && CoarseMonotonicNanoseconds() - __atomic_load_n(&g_looked_ns, __ATOMIC_RELAXED) > kPauseNs;
 }
 
-void Refresh() {
+void Publish(const RangeSet& found, uint32_t changes) {
   if (!g_refresh_lock.TryLock()) return;
-  uint32_t changes = __atomic_load_n(&g_changes, __ATOMIC_ACQUIRE);
-  MappedText maps = ReadWholeFile("/proc/thread-self/maps");
-  if (maps.data != nullptr) {
-    uint32_t version = g_version;
+  if (static_cast<int32_t>(changes - g_looked_at) >= 0) {
+    const uint32_t version = g_version;
     RangeSet& next = g_sets[(version + 1) & 1];
-    next.count = ParseExecutableRanges(maps.data, g_module.text_start, next.ranges, kMaxRanges);
+    memcpy(next.ranges, found.ranges, found.count * sizeof found.ranges[0]);
+    next.count = found.count;
     __atomic_store_n(&g_version, version + 1, __ATOMIC_RELEASE);
-    UnmapMemory(maps.data, maps.mapped);
+    __atomic_store_n(&g_looked_at, changes, __ATOMIC_RELAXED);
+    __atomic_store_n(&g_looked_ns, CoarseMonotonicNanoseconds(), __ATOMIC_RELAXED);
   }
-  __atomic_store_n(&g_looked_at, changes, __ATOMIC_RELAXED);
-  __atomic_store_n(&g_looked_ns, CoarseMonotonicNanoseconds(), __ATOMIC_RELAXED);
   g_refresh_lock.Unlock();
+}
+
+// The maps are read without the lock: nobody waits for a thread that lost the processor over them. What is older than
+// what is known by now is not taken.
+void Refresh() {
+  const uint32_t changes = __atomic_load_n(&g_changes, __ATOMIC_ACQUIRE);
+  MappedText maps = ReadWholeFile("/proc/thread-self/maps");
+  auto* found = static_cast<RangeSet*>(MapMemory(sizeof(RangeSet)));
+  if (maps.data != nullptr && found != nullptr) {
+    found->count = ParseExecutableRanges(maps.data, g_module.text_start, found->ranges, kMaxRanges);
+    Publish(*found, changes);
+  }
+  UnmapMemory(found, sizeof(RangeSet));
+  UnmapMemory(maps.data, maps.mapped);
 }
 
 // One line of the maps: "start-end perms offset dev inode path".
@@ -201,14 +213,14 @@ uint32_t ParseExecutableRanges(const char* maps, uint64_t own_text_start, Execut
   return count;
 }
 
-CodeKind FindCodeKind(uint64_t pc, bool in_elf_text) {
+CodeKind FindCodeKind(uint64_t pc, bool in_elf_text, bool only_v8) {
   --pc;  // a return address after a call that does not return lies one past the end
   if (pc - g_module.text_start < g_module.text_end - g_module.text_start)
     return InEmbeddedBuiltins(pc) ? CodeKind::kBuiltins : CodeKind::kNotV8;
   if (in_elf_text) return CodeKind::kNotV8;
   CodeKind kind = CodeKind::kNotV8;
   if (FindKnown(pc, &kind)) return kind;
-  if (!WorthLooking()) return CodeKind::kNotV8;
+  if (!WorthLooking(only_v8)) return CodeKind::kNotV8;
   Refresh();
   return FindKnown(pc, &kind) ? kind : CodeKind::kNotV8;
 }

@@ -161,10 +161,7 @@ uint64_t FindScript(uint64_t shared) {
 }
 
 bool DescribeFunction(uint64_t shared, FunctionInfo* info) {
-  if (const FunctionInfo* known = g_known.Find(shared)) {
-    *info = *known;
-    return true;
-  }
+  if (g_known.Find(shared, info)) return true;
   *info = {};
   info->builtin = info->start_position = info->script_id = -1;
   if (!IsOfType(shared, Field::kTypeShared)) return false;

@@ -24,6 +24,15 @@ bool Remembered(uint64_t tag) {
   return __atomic_load_n(&ways[0], __ATOMIC_RELAXED) == tag || __atomic_load_n(&ways[1], __ATOMIC_RELAXED) == tag;
 }
 
+// Whether several pages of the granule are.
+bool AreNeighboursRemembered(uint64_t address) {
+  constexpr int kSeveral = 3;
+  const uint64_t first = address >> kGranuleBits << kGranuleBits;
+  int count = 0;
+  for (int i = 0; i < kPagesPerGranule; ++i) count += Remembered(PageTag(first + i * kPageBytes)) ? 1 : 0;
+  return count >= kSeveral;
+}
+
 // Whether it was remembered.
 bool Forget(uint64_t tag) {
   bool known = false;
@@ -46,9 +55,11 @@ void Remember(uint64_t tag, uint32_t epoch) {
 bool CheckReadable(uint64_t address) {
   if (Remembered(PageTag(address))) return true;
   uint32_t epoch = __atomic_load_n(&g_epoch, __ATOMIC_SEQ_CST);
-  uint8_t byte;  // first: most that is asked for and not remembered is no address at all
-  if (!SafeRead(address, &byte, 1)) return false;
-  const bool whole = ArePagesReadable(address >> kGranuleBits << kGranuleBits, kPagesPerGranule);
+  if (!IsPageReadable(address)) return false;
+  // The whole granule is asked for only where more of it is used: that waits for the lock of the address space, which
+  // threads that start take all the time, and the page alone does not.
+  const bool whole =
+      AreNeighboursRemembered(address) && ArePagesReadable(address >> kGranuleBits << kGranuleBits, kPagesPerGranule);
   Remember(whole ? (address >> kGranuleBits) << 1 : PageTag(address), epoch);
   return true;
 }
@@ -82,7 +93,7 @@ struct PageCopy {
   uint8_t bytes[kPageBytes];
 };
 constexpr uint32_t kPageCopies = 32;
-constexpr uint32_t kSets = 4;
+constexpr uint32_t kSets = 8;
 // The types of maps met since the last collection of the thread that uses the set: maps are on pages of their own, and
 // a page is read by a system call.
 struct KnownTypes {

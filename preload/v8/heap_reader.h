@@ -63,7 +63,7 @@ class KernelReads {
 };
 
 // While one is open on a thread, its reads come from copies of whole pages, taken as they are first touched: resolving
-// a frame reads some hundred words of a dozen pages. A second one on the same thread, and a fifth one in the process,
+// a frame reads some hundred words of a dozen pages. A second one on the same thread, and a ninth one in the process,
 // simply do nothing.
 class PageCopies {
  public:

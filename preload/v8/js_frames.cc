@@ -192,8 +192,8 @@ bool Start() {
   return true;
 }
 
-CodeKind FindCode(uint64_t pc, bool in_elf_text) {
-  return g_started ? FindCodeKind(pc, in_elf_text) : CodeKind::kNotV8;
+CodeKind FindCode(uint64_t pc, bool in_elf_text, bool only_v8) {
+  return g_started ? FindCodeKind(pc, in_elf_text, only_v8) : CodeKind::kNotV8;
 }
 
 StepResult StepV8Frame(CodeKind code, WalkRegisters* registers, const StackBounds& bounds, SlotLog* log,

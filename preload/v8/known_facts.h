@@ -1,7 +1,8 @@
-// Runs inside node, under the stack table's lock. Never allocates, waits or throws.
+// Runs inside node, on any thread. Never allocates, waits or throws.
 //
 // What was read of an object, by its address, until the next collection of the calling thread's isolate begins: until
 // then nothing moves, and no other object can be where it is. Only for what a program cannot change of the object.
+// Threads share a few tables; who finds its own in use does without.
 #pragma once
 
 #include <stdint.h>
@@ -14,20 +15,28 @@ namespace nodeleak::preload::v8 {
 template <typename Fact, uint32_t kSlotBits>
 class FactsUntilCollection {
  public:
-  // nullptr: not known, or nothing may be kept, as a collection may be moving objects.
-  const Fact* Find(uint64_t object) {
-    if (!IsCurrent()) return nullptr;
-    const Entry& entry = entries_[SlotOf(object)];
-    return entry.object == object ? &entry.fact : nullptr;
+  // False: not known, or nothing may be kept, as a collection may be moving objects.
+  bool Find(uint64_t object, Fact* fact) {
+    if (!t_locals.watches_gc) return false;
+    Table& table = OwnTable();
+    if (!table.Take()) return false;
+    const Entry& entry = table.entries[SlotOf(object)];
+    const bool found = table.IsCurrent() && entry.object == object;
+    if (found) *fact = entry.fact;
+    table.Leave();
+    return found;
   }
   void Remember(uint64_t object, const Fact& fact) {
     if (!t_locals.watches_gc) return;
-    if (!IsCurrent()) {
-      memset(static_cast<void*>(entries_), 0, sizeof entries_);
-      thread_ = &t_locals;
-      gc_epoch_ = t_locals.gc_epoch;
+    Table& table = OwnTable();
+    if (!table.Take()) return;
+    if (!table.IsCurrent()) {
+      memset(static_cast<void*>(table.entries), 0, sizeof table.entries);
+      table.thread = &t_locals;
+      table.gc_epoch = t_locals.gc_epoch;
     }
-    entries_[SlotOf(object)] = {object, fact};
+    table.entries[SlotOf(object)] = {object, fact};
+    table.Leave();
   }
 
  private:
@@ -35,14 +44,25 @@ class FactsUntilCollection {
     uint64_t object;
     Fact fact;
   };
-  bool IsCurrent() const { return t_locals.watches_gc && thread_ == &t_locals && gc_epoch_ == t_locals.gc_epoch; }
+  struct Table {
+    bool taken;
+    uint32_t gc_epoch;
+    const ThreadLocals* thread;
+    Entry entries[1u << kSlotBits];
+    bool Take() { return !__atomic_exchange_n(&taken, true, __ATOMIC_ACQUIRE); }
+    void Leave() { __atomic_store_n(&taken, false, __ATOMIC_RELEASE); }
+    bool IsCurrent() const { return thread == &t_locals && gc_epoch == t_locals.gc_epoch; }
+  };
+  static constexpr uint32_t kTablesLog2 = 3;
+
   static uint32_t SlotOf(uint64_t object) {
     return static_cast<uint32_t>((object * 0x9e3779b97f4a7c15ull) >> (64 - kSlotBits));
   }
+  Table& OwnTable() {
+    return tables_[(reinterpret_cast<uint64_t>(&t_locals) * 0x9e3779b97f4a7c15ull) >> (64 - kTablesLog2)];
+  }
 
-  const ThreadLocals* thread_ = nullptr;
-  uint32_t gc_epoch_ = 0;
-  Entry entries_[1u << kSlotBits] = {};
+  Table tables_[1u << kTablesLog2] = {};
 };
 
 }  // namespace nodeleak::preload::v8

@@ -10,9 +10,9 @@ namespace nodeleak::preload::v8 {
 
 namespace {
 
-// 8 MiB of line ends are two million lines.
-constexpr uint64_t kBudgetBytes = 8u << 20;
-constexpr int kSlots = 256;
+// 4 MiB of line ends are a million lines.
+constexpr uint64_t kBudgetBytes = 4u << 20;
+constexpr int kSlots = 128;
 struct CachedScript {
   uint32_t generation;  // 0 and 0: free
   int32_t script_id;
@@ -21,29 +21,35 @@ struct CachedScript {
   uint32_t capacity;
   uint32_t last_used;
 };
-CachedScript g_scripts[kSlots];
-uint64_t g_used_bytes;
-uint32_t g_clock;
-SpinLock g_lock;
+// One for the first isolate, one for all others: the main thread waits for no worker that lost the processor.
+struct Cache {
+  SpinLock lock;
+  CachedScript scripts[kSlots];
+  uint64_t used_bytes;
+  uint32_t clock;
+};
+constinit Cache g_caches[2] = {};
+
+Cache* CacheOf(uint32_t generation) { return &g_caches[generation == 1 ? 0 : 1]; }
 
 uint64_t Bytes(const CachedScript& script) { return static_cast<uint64_t>(script.capacity) * sizeof(uint32_t); }
 
-void Drop(CachedScript* script) {
-  g_used_bytes -= Bytes(*script);
+void Drop(Cache* cache, CachedScript* script) {
+  cache->used_bytes -= Bytes(*script);
   UnmapMemory(script->ends, Bytes(*script));
   *script = {};
 }
 
-CachedScript* FindCached(uint32_t generation, int32_t script_id) {
-  for (CachedScript& script : g_scripts) {
+CachedScript* FindCached(Cache* cache, uint32_t generation, int32_t script_id) {
+  for (CachedScript& script : cache->scripts) {
     if (script.ends != nullptr && script.script_id == script_id && script.generation == generation) return &script;
   }
   return nullptr;
 }
 
-CachedScript* LeastRecentlyUsed(bool free_first) {
+CachedScript* LeastRecentlyUsed(Cache* cache, bool free_first) {
   CachedScript* oldest = nullptr;
-  for (CachedScript& script : g_scripts) {
+  for (CachedScript& script : cache->scripts) {
     if (script.ends == nullptr) {
       if (free_first) return &script;
       continue;
@@ -54,29 +60,32 @@ CachedScript* LeastRecentlyUsed(bool free_first) {
 }
 
 bool FindInCache(uint32_t generation, int32_t script_id, uint32_t position, LineColumn* found) {
-  if (!g_lock.TryLock()) return false;
-  CachedScript* script = FindCached(generation, script_id);
+  Cache* cache = CacheOf(generation);
+  if (!cache->lock.TryLock()) return false;
+  CachedScript* script = FindCached(cache, generation, script_id);
   if (script != nullptr) {
-    script->last_used = ++g_clock;
+    script->last_used = ++cache->clock;
     *found = FindInLineEnds(script->ends, script->count, position);
   }
-  g_lock.Unlock();
+  cache->lock.Unlock();
   return script != nullptr;
 }
 
 // Takes the collector's memory when it fits the budget.
 void Keep(uint32_t generation, int32_t script_id, LineEndCollector* lines) {
+  Cache* cache = CacheOf(generation);
   uint64_t bytes = static_cast<uint64_t>(lines->capacity()) * sizeof(uint32_t);
-  if (lines->ends() == nullptr || bytes > kBudgetBytes / 2 || !g_lock.TryLock()) return;
-  if (FindCached(generation, script_id) == nullptr) {
-    while (g_used_bytes + bytes > kBudgetBytes) Drop(LeastRecentlyUsed(false));
-    CachedScript* slot = LeastRecentlyUsed(true);
-    if (slot->ends != nullptr) Drop(slot);
-    *slot = {generation, script_id, const_cast<uint32_t*>(lines->ends()), lines->count(), lines->capacity(), ++g_clock};
-    g_used_bytes += bytes;
+  if (lines->ends() == nullptr || bytes > kBudgetBytes / 2 || !cache->lock.TryLock()) return;
+  if (FindCached(cache, generation, script_id) == nullptr) {
+    while (cache->used_bytes + bytes > kBudgetBytes) Drop(cache, LeastRecentlyUsed(cache, false));
+    CachedScript* slot = LeastRecentlyUsed(cache, true);
+    if (slot->ends != nullptr) Drop(cache, slot);
+    *slot = {generation,     script_id,         const_cast<uint32_t*>(lines->ends()),
+             lines->count(), lines->capacity(), ++cache->clock};
+    cache->used_bytes += bytes;
     lines->Release();
   }
-  g_lock.Unlock();
+  cache->lock.Unlock();
 }
 
 int32_t ReadSmi(uint64_t object, Field field) {

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <thread>
+#include <vector>
 
 #include "preload/recorder/recording_file.h"
 #include "preload/recorder/stack_table.h"
@@ -38,13 +40,14 @@ class StackTableTest : public ::testing::Test {
 
   uint32_t Find() {
     LossId lost = LossId::kCount;
-    const uint32_t stack = table_.Find(walked_.get(), 0, &lost);
+    const uint32_t stack = table_.Find(walked_.get(), 0, room_.get(), &lost);
     EXPECT_EQ(lost, LossId::kCount);
     return stack;
   }
 
   RecordingFile file_;
   StackTable table_;
+  std::unique_ptr<v8::ResolveBuffer> room_ = std::make_unique<v8::ResolveBuffer>();
   std::unique_ptr<WalkedStack> walked_ = std::make_unique<WalkedStack>();
 };
 
@@ -79,6 +82,36 @@ TEST_F(StackTableTest, MarkersAreNotRememberedNorIsAnythingInsideOfThem) {
   EXPECT_NE(walked_->frames[0].node, kNoIndex);
   EXPECT_EQ(walked_->frames[1].node, kNoIndex);
   EXPECT_EQ(walked_->frames[2].node, kNoIndex);
+}
+
+// Threads that start run the same code at once: each stack, node and frame is there once.
+TEST_F(StackTableTest, ThreadsThatMeetTheSameStacksAtOnceGetTheSameOnes) {
+  constexpr uint32_t kThreads = 8, kStacks = 3001;
+  const uint64_t before = table_.count();
+  std::vector<std::vector<uint32_t>> found(kThreads);
+  std::vector<std::thread> threads;
+  for (uint32_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      auto walked = std::make_unique<WalkedStack>();
+      auto room = std::make_unique<v8::ResolveBuffer>();
+      for (uint32_t i = 0; i < kStacks; ++i) {
+        walked->depth = 3;
+        walked->hash = (i + 1) * 0x9e3779b97f4a7c15ull;
+        const uint64_t keys[] = {1, 2 + i / 100, 100 + i};
+        for (uint32_t frame = 0; frame < walked->depth; ++frame) {
+          walked->frames[frame].key_a = reinterpret_cast<uint64_t>(&RefreshModules) + keys[frame];
+          walked->frames[frame].type = WalkedType::kNative;
+          walked->frames[frame].node = kNoIndex;
+        }
+        LossId lost = LossId::kCount;
+        found[t].push_back(table_.Find(walked.get(), 0, room.get(), &lost));
+        if (lost != LossId::kCount) ADD_FAILURE() << "lost";
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(table_.count(), before + kStacks);
+  for (uint32_t t = 1; t < kThreads; ++t) EXPECT_EQ(found[t], found[0]) << "thread " << t;
 }
 
 }  // namespace

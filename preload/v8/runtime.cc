@@ -5,6 +5,7 @@
 #include "preload/v8/heap_statistics.h"
 #include "preload/v8/isolates.h"
 #include "preload/v8/runtime_symbols.h"
+#include "preload/v8/script_scopes.h"
 
 namespace nodeleak::preload::v8 {
 namespace {
@@ -41,6 +42,7 @@ bool StartRuntime(bool gc_at_end) {
   if (!found) return false;
   ForgetCollections();
   PrepareEndOfProcess(gc_at_end);
+  PrepareScopes();
   __atomic_store_n(&g_started, true, __ATOMIC_RELEASE);
   return true;
 }

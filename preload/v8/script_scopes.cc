@@ -1,6 +1,9 @@
 #include "preload/v8/script_scopes.h"
 
+#include <string.h>
+
 #include "preload/base/guard.h"
+#include "preload/base/system.h"
 #include "preload/v8/heap_reader.h"
 #include "preload/v8/layout.h"
 #include "preload/v8/runtime.h"
@@ -23,10 +26,23 @@ struct Kept {
 };
 Kept g_kept[kMostKept];
 bool g_held, g_held_for_collection;  // their handles are strong; by HoldScopesAtEnd
+bool g_builds_snapshot;
+
+// V8 aborts when it finds a handle, weak or not, in an isolate that is made into a startup snapshot
+// (src/snapshot/snapshot.cc). None of these options may come from NODE_OPTIONS.
+bool MayBuildSnapshot(const MappedText& command) {
+  constexpr const char* kOptions[] = {"--build-snapshot", "--experimental-sea-config", "--build-sea"};
+  const char* end = command.data + command.bytes;
+  for (const char* argument = command.data; argument < end; argument += strlen(argument) + 1) {
+    for (const char* option : kOptions)
+      if (strncmp(argument, option, strlen(option)) == 0) return true;
+  }
+  return false;
+}
 
 bool CanKeep() {
-  return Has(Field::kFirstContextType) && Has(Field::kLastContextType) && HasFeature(Feature::kHandles) &&
-         (symbols().globalize_slot != nullptr || symbols().globalize_value != nullptr);
+  return !g_builds_snapshot && Has(Field::kFirstContextType) && Has(Field::kLastContextType) &&
+         HasFeature(Feature::kHandles) && (symbols().globalize_slot != nullptr || symbols().globalize_value != nullptr);
 }
 
 bool IsContext(uint64_t object) {
@@ -86,6 +102,12 @@ void LetGo() {
 }
 
 }  // namespace
+
+void PrepareScopes() {
+  MappedText command = ReadWholeFile("/proc/self/cmdline");
+  g_builds_snapshot = command.data == nullptr || MayBuildSnapshot(command);
+  UnmapMemory(command.data, command.mapped);
+}
 
 void NoteScope(uint64_t context) {
   const IsolateRecord* record = CurrentIsolateRecord();

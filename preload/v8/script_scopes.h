@@ -12,6 +12,9 @@
 
 namespace nodeleak::preload::v8 {
 
+// Once, at start. A process that builds a startup snapshot has no scopes kept: V8 tolerates no handle there.
+void PrepareScopes();
+
 // A frame of the program's JavaScript is on the calling thread's stack, with this context. Any thread, in a hook.
 void NoteScope(uint64_t context);
 

@@ -50,6 +50,19 @@ async function sameAfterSignal(name, command, signal, expected) {
 const PID = 'require("fs").writeSync(1, `pid ${process.pid}\\n`);';
 
 await run({
+  'builds a startup snapshot'() {
+    if (MAJOR < 20) return;
+    // Functions of the program that allocate: V8 refuses a snapshot of an isolate that anybody has a handle in.
+    const script = file('snapshot.js', `
+      const kept = [];
+      function grow() { kept.push(Buffer.alloc(3000)); }
+      for (let i = 0; i < 2000; i++) grow();
+      globalThis.length = () => kept.length;`);
+    const blob = path.join(folder, 'snapshot.blob');
+    same('build', [NODE, '--snapshot-blob', blob, '--build-snapshot', script], { expect: 0 });
+    const main = file('main.js', 'console.log(length())');
+    same('use', [NODE, '--snapshot-blob', blob, main], { expect: 0 });
+  },
   'ends by itself'() {
     js('natural', 'console.log(1); console.error(2)', { expect: 0 });
     js('exit code', 'process.exitCode = 9', { expect: 9 });

@@ -151,6 +151,7 @@ namespace v8 {
 void SetCurrentIsolateGeneration(uint32_t generation) { t_locals.isolate_generation = generation; }
 void ReadBufferListIfDue(IsolateRecord*) {}
 void ReadBufferListAfterGc(IsolateRecord*) {}
+void PrepareScopes() {}
 void KeepNotedScopes(IsolateRecord*) {}
 void HoldScopesAtEnd(IsolateRecord*) {}
 void LetScopesGo() {}

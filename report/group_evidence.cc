@@ -230,7 +230,7 @@ std::vector<Step> StepsOf(const std::vector<Timebase::Sum>& sums, double begin_s
   for (const Timebase::Sum& sum : sums) {
     const double blocks = sum.allocated_blocks - before.allocated_blocks;
     if (blocks < 1) continue;
-    steps.push_back({sum.seconds - begin_seconds, blocks, (sum.allocated_bytes - before.allocated_bytes) / blocks});
+    AddStep({sum.seconds - begin_seconds, blocks, (sum.allocated_bytes - before.allocated_bytes) / blocks}, &steps);
     before = sum;
   }
   return steps;

@@ -1,6 +1,7 @@
 #include "report/trend.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace nodeleak::report {
@@ -75,6 +76,20 @@ bool IsGrowingBlock(const Trend& trend) {
   if (!trend.is_measured || trend.kept_blocks < 0.5 || trend.kept_blocks > kMostGrowingBlocks) return false;
   return trend.largest_bytes >= kLeastBlockBytes &&
          RisesSteadily(trend.mean_bytes, MiddlesOfParts(trend.blocks), trend.largest_bytes);
+}
+
+void AddStep(const Step& step, std::vector<Step>* steps) {
+  constexpr double kLeastFactorOfTwo = 1.7;  // below, two of one size could be meant
+  if (step.blocks == 2 && !steps->empty() && steps->back().mean_bytes > 0) {
+    const double before = steps->back().mean_bytes;
+    const double factor = (std::sqrt(1 + 8 * step.mean_bytes / before) - 1) / 2;  // f + f * f = 2 * mean / before
+    if (factor >= kLeastFactorOfTwo && factor <= kMostFactor) {
+      steps->push_back({step.seconds, 1, before * factor});
+      steps->push_back({step.seconds, 1, before * factor * factor});
+      return;
+    }
+  }
+  steps->push_back(step);
 }
 
 bool IsDoublingBlock(const Trend& trend, double seconds) {

@@ -24,6 +24,10 @@ struct Step {
   double blocks = 0, mean_bytes = 0;
 };
 
+// Two blocks between the same checkpoints, of which the second must be larger by the same factor as the first was, are
+// made two steps.
+void AddStep(const Step& step, std::vector<Step>* steps);
+
 struct Trend {
   bool is_measured = false;                         // every part has a checkpoint and allocations
   std::array<double, kTrendParts> mean_bytes = {};  // of the blocks that were allocated in it

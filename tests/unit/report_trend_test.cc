@@ -50,6 +50,20 @@ TEST(Trend, AnArrayThatDoublesWhenItIsFullGrows) {
   EXPECT_FALSE(IsDoublingBlock(trend, 8));  // the next one has long been due
 }
 
+TEST(Trend, TwoDoublingsBetweenTheSameCheckpointsAreTwoSteps) {
+  Trend trend = DoublingOf({{0.1, 0.06}, {0.2, 0.25}});
+  const double before = trend.steps.back().mean_bytes;
+  AddStep({0.95, 2, 3 * before}, &trend.steps);  // of twice and of four times that
+  AddStep({1.6, 1, 8 * before}, &trend.steps);
+  AddStep({3.1, 1, 16 * before}, &trend.steps);
+  ASSERT_EQ(trend.steps.size(), 6u);
+  EXPECT_DOUBLE_EQ(trend.steps[2].mean_bytes, 2 * before);
+  EXPECT_TRUE(IsDoublingBlock(trend, 4.6));
+  AddStep({4, 2, 16 * before}, &trend.steps);  // of one size
+  EXPECT_EQ(trend.steps.size(), 7u);
+  EXPECT_FALSE(IsDoublingBlock(trend, 4.6));
+}
+
 TEST(Trend, AnArrayThatIsFilledAtOnceOrAnewDoesNotGrow) {
   EXPECT_FALSE(IsDoublingBlock(DoublingOf({{2.4, 0.5}, {2.7, 1}, {3, 2}, {3.4, 4}}), 4));
   EXPECT_FALSE(IsDoublingBlock(DoublingOf({{0.1, 4}, {0.75, 1}, {1.5, 2}, {3, 4}}), 4));

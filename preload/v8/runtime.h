@@ -1,6 +1,7 @@
 // Runs inside node. What we ask of V8 and node themselves, through exported symbols found by dlsym: which isolate a
 // thread owns, collections, heap statistics, a forced full GC at a safe point, and the moment before node tears itself
-// down. Nothing here runs JavaScript, leaves a handle behind, or is called from inside a collection.
+// down. Nothing here runs JavaScript or is called from inside a collection; the only handles that stay are weak
+// (script_scopes.h).
 //
 // V8 is called with no Guard open: the blocks that V8 frees while we force a collection are real events and must reach
 // the block table.

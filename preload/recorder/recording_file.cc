@@ -365,7 +365,12 @@ bool RecordingFile::TendDisk() {
   const uint64_t end = __atomic_load_n(&end_, __ATOMIC_RELAXED);
   const uint64_t growth = tended_end_ == 0 ? 0 : end - tended_end_;
   tended_end_ = end;
-  if (growth < kGrowing) return PunchOne();  // a growing one needs what was released, and the file system, itself
+  if (growth < kGrowing) {  // a growing one needs what was released, and the file system, itself
+    growing_ = 0;
+    return PunchOne();
+  }
+  constexpr uint32_t kSteadily = 3;  // a program that starts grows once, and would be left with megabytes
+  if (growing_ < kSteadily && ++growing_ < kSteadily) return false;
   ReserveAhead(growth);
   return true;
 }

@@ -34,8 +34,8 @@ class RecordingFile {
   // Gives an extent back for reuse. Waits for no disk: what is left of it to the file system is for TendDisk.
   void Release(uint64_t offset, uint64_t bytes);
   // By the watcher, now and then: what may wait for the disk, so that Allocate and Release seldom do. While the
-  // file grows it reserves ahead and brings the next pages into memory; afterwards it frees the disk blocks of what was
-  // released, piece by piece. True: come again soon.
+  // file keeps growing it reserves ahead and brings the next pages into memory; afterwards it frees the disk blocks of
+  // what was released, piece by piece. True: come again soon.
   bool TendDisk();
   // Gives back what was reserved ahead; the file ends where its last extent ends. Any thread.
   void TrimReserve();
@@ -92,6 +92,7 @@ class RecordingFile {
   uint32_t free_count_ = 0;
   // TendDisk's alone.
   uint64_t tended_end_ = 0, populated_ = 0;
+  uint32_t growing_ = 0;  // times in a row
 };
 
 }  // namespace nodeleak::preload

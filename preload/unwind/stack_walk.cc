@@ -343,6 +343,7 @@ void Compose(uint32_t outer, const FrameCollector& collector, WalkedStack* stack
 
 bool StartStackWalk(bool has_v8) {
   g_has_v8 = has_v8;
+  if (has_v8) v8::CodeMemoryUnseen();
   RefreshModules();
   return g_rules.Start();
 }

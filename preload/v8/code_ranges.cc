@@ -74,9 +74,10 @@ bool FindKnown(uint64_t pc, CodeKind* kind) {
 
 // Unknown pcs come in bursts (a library that nobody told us of): look at most every 20 ms unless something changed.
 bool WorthLooking(bool only_v8) {
-  constexpr uint64_t kPauseNs = 20'000'000;
+  constexpr uint64_t kPauseNs = 20'000'000, kPauseOfV8Ns = 1'000'000'000;
   if (__atomic_load_n(&g_changes, __ATOMIC_RELAXED) != __atomic_load_n(&g_looked_at, __ATOMIC_RELAXED)) return true;
-  return !only_v8 && CoarseMonotonicNanoseconds() - __atomic_load_n(&g_looked_ns, __ATOMIC_RELAXED) > kPauseNs;
+  const uint64_t since_ns = CoarseMonotonicNanoseconds() - __atomic_load_n(&g_looked_ns, __ATOMIC_RELAXED);
+  return since_ns > (only_v8 ? kPauseOfV8Ns : kPauseNs);
 }
 
 void Publish(const RangeSet& found, uint32_t changes) {
@@ -224,6 +225,8 @@ CodeKind FindCodeKind(uint64_t pc, bool in_elf_text, bool only_v8) {
   Refresh();
   return FindKnown(pc, &kind) ? kind : CodeKind::kNotV8;
 }
+
+void CodeMemoryUnseen() { __atomic_add_fetch(&g_changes, 1u, __ATOMIC_RELEASE); }
 
 bool CodeMemoryChanged(uint64_t start, uint64_t bytes, bool unmapped) {
   if (!unmapped) {

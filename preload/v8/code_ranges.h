@@ -11,7 +11,8 @@
 namespace nodeleak::preload::v8 {
 
 // `pc` is a return address. In text of an ELF module only the builtins count. `only_v8`: whoever is there, it is no
-// library that nobody told us of; then the maps are read again only when executable memory changed.
+// library that nobody told us of; then the maps are read again when executable memory changed, otherwise once a second
+// at most.
 CodeKind FindCodeKind(uint64_t pc, bool in_elf_text, bool only_v8 = false);
 
 // Executable memory came or went: unknown pcs are looked up in /proc/thread-self/maps again. True when code is gone

@@ -21,6 +21,8 @@ bool Start();
 // The answer holds until MemoryChanged says otherwise.
 enum class CodeKind : uint8_t { kNotV8 = 0, kBuiltins, kJit };
 CodeKind FindCode(uint64_t pc, bool in_elf_text, bool only_v8 = false);
+// A recording begins: what became of code before, no hook has seen.
+void CodeMemoryUnseen();
 
 // Steps out of one V8 frame. On entry registers->pc is in V8 code of that kind and registers->fp is its rbp. Reads the
 // stack through `log`, which is told when something else decided about the frame than the stack and what holds until

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <stdint.h>
+#include <string.h>
+
+#include "preload/base/system.h"
 
 namespace nodeleak::preload {
 
@@ -14,6 +17,12 @@ inline uint64_t ParseHex(const char** p) {
     if (digit < 0) return value;
     value = value << 4 | static_cast<uint64_t>(digit);
   }
+}
+
+// Of /proc/PID/cmdline: what comes after `argument`, the first one after nullptr. nullptr: no more.
+inline const char* NextArgument(const MappedText& command, const char* argument) {
+  const char* next = argument == nullptr ? command.data : argument + strlen(argument) + 1;
+  return next != nullptr && next < command.data + command.bytes ? next : nullptr;
 }
 
 }  // namespace nodeleak::preload

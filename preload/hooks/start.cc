@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "preload/base/guard.h"
+#include "preload/base/proc_text.h"
 #include "preload/base/system.h"
 #include "preload/hooks/attach_entry.h"
 #include "preload/hooks/memory_originals.h"
@@ -56,13 +57,10 @@ bool IsLauncher(bool is_node) {
     return IsLauncherName(path);
   }
   MappedText command = ReadWholeFile("/proc/self/cmdline");
-  bool launcher = false;
-  const char* end = command.data + command.bytes;
-  for (const char* p = command.data; p != nullptr && p < end; p += strlen(p) + 1) {
-    if (p == command.data || *p == '-') continue;
-    launcher = IsLauncherName(p);
-    break;
-  }
+  const char* script = NextArgument(command, nullptr);  // node
+  if (script != nullptr) script = NextArgument(command, script);
+  while (script != nullptr && *script == '-') script = NextArgument(command, script);
+  const bool launcher = script != nullptr && IsLauncherName(script);
   UnmapMemory(command.data, command.mapped);
   return launcher;
 }

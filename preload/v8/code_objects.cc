@@ -197,10 +197,6 @@ bool FindKnownCodeObject(uint64_t pc, CodeObject* code) {
   return false;
 }
 
-}  // namespace
-
-namespace {
-
 // Backwards from pc for a header that holds it. Words that look like a map but are none that is known are asked for in
 // the heap, unless `only_known`.
 bool FindHeader(uint64_t pc, uint64_t lowest, bool only_known, CodeObject* code) {

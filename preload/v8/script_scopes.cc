@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "preload/base/guard.h"
+#include "preload/base/proc_text.h"
 #include "preload/base/system.h"
 #include "preload/v8/heap_reader.h"
 #include "preload/v8/layout.h"
@@ -32,8 +33,8 @@ bool g_builds_snapshot;
 // (src/snapshot/snapshot.cc). None of these options may come from NODE_OPTIONS.
 bool MayBuildSnapshot(const MappedText& command) {
   constexpr const char* kOptions[] = {"--build-snapshot", "--experimental-sea-config", "--build-sea"};
-  const char* end = command.data + command.bytes;
-  for (const char* argument = command.data; argument < end; argument += strlen(argument) + 1) {
+  for (const char* argument = NextArgument(command, nullptr); argument != nullptr;
+       argument = NextArgument(command, argument)) {
     for (const char* option : kOptions)
       if (strncmp(argument, option, strlen(option)) == 0) return true;
   }

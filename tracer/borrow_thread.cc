@@ -102,16 +102,24 @@ bool HasRoomOnStack(pid_t pid, const user_regs_struct& registers) {
   return false;
 }
 
+// glibc before 2.34 has its waits in a library of their own.
+const RemoteObject* LibcWith(const RemoteObjects& objects, uint64_t pc) {
+  for (const char* library : {"libc.so", "libpthread.so"}) {
+    const RemoteObject* object = objects.FindByBaseName(library);
+    if (object != nullptr && object->range.Contains(pc)) return object;
+  }
+  return nullptr;
+}
+
 // libc's wait for a condition, at most four functions of V8 (some end in a jump, and are not there), then the builtin.
 // Since V8 13 absl's condition variables make the system call, by four functions of their own. A collection in the
 // builtin waits, too, but many more functions deep; and a wait for a mutex of libc is no wait for a condition.
 bool IsChainOfWait(const RemoteObjects& objects, const std::vector<RemoteFrame>& frames, uint64_t builtin) {
   constexpr size_t kMostOfV8 = 4, kOfAbsl = 4;
-  const RemoteObject* libc = objects.FindByBaseName("libc.so");
+  const RemoteObject* libc = frames.empty() ? nullptr : LibcWith(objects, frames.front().pc);
   if (libc == nullptr) return false;
   size_t outside = 0;
   while (outside < frames.size() && libc->range.Contains(frames[outside].pc)) ++outside;
-  if (outside == 0) return false;
   const auto is = [&](const char* name) {
     const auto symbol = objects.FindSymbol(*libc, name);
     return symbol.has_value() && frames[outside - 1].function == ToNumber(symbol->address);

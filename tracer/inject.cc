@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tracer/library_image.h"
+#include "tracer/older_libc.h"
 #include "tracer/proc_files.h"
 #include "tracer/remote_call.h"
 #include "tracer/test_point.h"
@@ -36,6 +37,16 @@ absl::StatusOr<RemoteSymbol> FindFunction(const RemoteObjects& objects, const ch
   }
   return absl::FailedPreconditionError(
       absl::StrCat("its C library has no function ", name, " (is it glibc, and libdl loaded?)"));
+}
+
+LibcFeatures LibcOf(const RemoteObjects& objects) {
+  LibcFeatures libc;
+  libc.defines_version = [&objects](const std::string& library, const std::string& version) {
+    const RemoteObject* object = objects.FindByBaseName(library);
+    return object != nullptr && objects.DefinesVersion(*object, version);
+  };
+  libc.has_function = [&objects](const char* name) { return objects.FindDefinition(name) != nullptr; };
+  return libc;
 }
 
 // Memory files that a tracer left there when it was killed.
@@ -146,6 +157,7 @@ absl::Status InjectLibrary(const RemoteMemory& memory, const RemoteObjects& obje
   std::vector<LibraryImage> missing;
   for (LibraryImage& image : *images)
     if (objects.FindByBaseName(image.name) == nullptr) missing.push_back(std::move(image));
+  for (LibraryImage& image : missing) FitToOlderLibc(LibcOf(objects), &image);
   return Injection(memory, objects, *caller, std::move(missing)).Run();
 }
 

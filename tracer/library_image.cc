@@ -39,7 +39,7 @@ uint64_t FileOffset(const std::vector<Elf64_Phdr>& segments, uint64_t address) {
   for (const Elf64_Phdr& segment : segments)
     if (segment.p_type == PT_LOAD && address >= segment.p_vaddr && address - segment.p_vaddr < segment.p_filesz)
       return segment.p_offset + (address - segment.p_vaddr);
-  return UINT64_MAX;
+  return LibraryImage::kNoTable;
 }
 
 std::string TextAt(const std::string& file, uint64_t offset) {
@@ -54,13 +54,17 @@ void ReadDynamic(const std::string& file, const std::vector<Elf64_Phdr>& segment
   Elf64_Dyn entry;
   for (uint64_t at = dynamic->p_offset; ReadAt(file, at, &entry) && entry.d_tag != DT_NULL; at += sizeof entry)
     entries.push_back(entry);
-  uint64_t strings = UINT64_MAX;
-  for (const Elf64_Dyn& e : entries)
-    if (e.d_tag == DT_STRTAB) strings = FileOffset(segments, e.d_un.d_ptr);
-  if (strings == UINT64_MAX) return;
   for (const Elf64_Dyn& e : entries) {
-    if (e.d_tag == DT_SONAME) image->name = TextAt(file, strings + e.d_un.d_val);
-    if (e.d_tag == DT_NEEDED) image->needed.push_back(TextAt(file, strings + e.d_un.d_val));
+    if (e.d_tag == DT_STRTAB) image->strings = FileOffset(segments, e.d_un.d_ptr);
+    if (e.d_tag == DT_SYMTAB) image->symbols = FileOffset(segments, e.d_un.d_ptr);
+    if (e.d_tag == DT_VERSYM) image->symbol_versions = FileOffset(segments, e.d_un.d_ptr);
+    if (e.d_tag == DT_VERNEED) image->needed_versions = FileOffset(segments, e.d_un.d_ptr);
+    if (e.d_tag == DT_GNU_HASH) image->hash = FileOffset(segments, e.d_un.d_ptr);
+  }
+  if (image->strings == LibraryImage::kNoTable) return;
+  for (const Elf64_Dyn& e : entries) {
+    if (e.d_tag == DT_SONAME) image->name = TextAt(file, image->strings + e.d_un.d_val);
+    if (e.d_tag == DT_NEEDED) image->needed.push_back(TextAt(file, image->strings + e.d_un.d_val));
   }
 }
 

@@ -12,6 +12,10 @@ struct LibraryImage {
   std::string name;   // DT_SONAME, or the file's name
   std::string bytes;  // up to the end of the last loaded segment: no debug information, no section headers
   std::vector<std::string> needed;
+  // Where in `bytes` the dynamic linker's tables are; kNoTable: it has none.
+  static constexpr uint64_t kNoTable = ~uint64_t{0};
+  uint64_t strings = kNoTable, symbols = kNoTable, symbol_versions = kNoTable, needed_versions = kNoTable;
+  uint64_t hash = kNoTable;
 };
 
 absl::StatusOr<LibraryImage> ReadLibraryImage(const std::string& path);

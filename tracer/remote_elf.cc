@@ -16,6 +16,7 @@ constexpr size_t kMaxObjects = 4096;
 constexpr size_t kMaxSegments = 64;
 constexpr size_t kMaxDynamicEntries = 512;
 constexpr uint32_t kMaxChain = 1 << 16;
+constexpr size_t kMaxVersions = 1024;
 
 uint64_t AuxiliaryValue(const std::string& auxv, uint64_t type) {
   for (size_t at = 0; at + sizeof(Elf64_auxv_t) <= auxv.size(); at += sizeof(Elf64_auxv_t)) {
@@ -56,6 +57,7 @@ void FindTables(const RemoteMemory& memory, RemoteAddress dynamic, RemoteObject*
     if (entry.d_tag == DT_PLTRELSZ) plt_bytes = entry.d_un.d_val;
     if (entry.d_tag == DT_SYMTAB) object->symbols = DynamicAddress(*object, entry.d_un.d_ptr);
     if (entry.d_tag == DT_STRTAB) object->strings = DynamicAddress(*object, entry.d_un.d_ptr);
+    if (entry.d_tag == DT_VERDEF) object->defined_versions = DynamicAddress(*object, entry.d_un.d_ptr);
     if (entry.d_tag == DT_GNU_HASH) object->hash = DynamicAddress(*object, entry.d_un.d_ptr);
   }
   object->relocations.end = object->relocations.start + relocation_bytes;
@@ -171,6 +173,21 @@ std::optional<RemoteSymbol> RemoteObjects::FindSymbol(const RemoteObject& object
     if ((chain & 1) != 0) break;
   }
   return std::nullopt;
+}
+
+bool RemoteObjects::DefinesVersion(const RemoteObject& object, absl::string_view version) const {
+  RemoteAddress at = object.defined_versions;
+  for (size_t count = 0; at != RemoteAddress::kNull && count < kMaxVersions; ++count) {
+    Elf64_Verdef definition;
+    Elf64_Verdaux name;
+    if (!memory_->TryRead(at, &definition, sizeof definition) ||
+        !memory_->TryRead(at + definition.vd_aux, &name, sizeof name))
+      break;
+    if (memory_->ReadString(object.strings + name.vda_name) == version) return true;
+    if (definition.vd_next == 0) break;
+    at = at + definition.vd_next;
+  }
+  return false;
 }
 
 bool RemoteObjects::IsLoaderBusy() const {

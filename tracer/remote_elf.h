@@ -27,7 +27,8 @@ struct RemoteObject {
   RemoteRange range;  // of all its segments
   std::vector<Elf64_Phdr> segments;
   RemoteAddress symbols = RemoteAddress::kNull, strings = RemoteAddress::kNull, hash = RemoteAddress::kNull;
-  RemoteRange relocations, plt_relocations;  // Elf64_Rela each
+  RemoteAddress defined_versions = RemoteAddress::kNull;  // Elf64_Verdef
+  RemoteRange relocations, plt_relocations;               // Elf64_Rela each
 
   absl::string_view BaseName() const;
   RemoteRange Segment(const Elf64_Phdr& segment) const {
@@ -46,6 +47,9 @@ class RemoteObjects {
   const RemoteObject* FindDefinition(const char* symbol, const RemoteObject* skipped = nullptr) const;
 
   std::optional<RemoteSymbol> FindSymbol(const RemoteObject& object, const char* symbol) const;
+
+  // "GLIBC_2.34"
+  bool DefinesVersion(const RemoteObject& object, absl::string_view version) const;
 
   // The dynamic linker is changing its list at this moment.
   bool IsLoaderBusy() const;

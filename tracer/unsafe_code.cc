@@ -36,10 +36,13 @@ RemoteRange AllocatorRange(const RemoteObjects& objects, const RemoteObject& obj
 UnsafeCode::UnsafeCode(const RemoteObjects& objects, const ShimInProcess* shim) : objects_(&objects) {
   if (const RemoteObject* allocator = objects.FindDefinition("malloc", shim == nullptr ? nullptr : &shim->object()))
     parts_.push_back({AllocatorRange(objects, *allocator), "the allocator"});
-  if (const RemoteObject* libc = objects.FindByBaseName("libc.so")) {
+  if (const RemoteObject* libc = objects.FindByBaseName("libc.so"))
     parts_.push_back({AllocatorRange(objects, *libc), "the allocator"});
+  for (const char* library : {"libc.so", "libpthread.so"}) {  // glibc before 2.34 has threads in a library of their own
+    const RemoteObject* object = objects.FindByBaseName(library);
+    if (object == nullptr) continue;
     for (const char* name : kSingleFunctions)
-      if (const auto symbol = objects.FindSymbol(*libc, name))
+      if (const auto symbol = objects.FindSymbol(*object, name))
         parts_.push_back({{symbol->address, symbol->address + symbol->bytes}, name});
   }
   if (const RemoteObject* loader = objects.FindByBaseName("ld-linux"))

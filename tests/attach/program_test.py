@@ -164,6 +164,16 @@ class ProgramTest(AttachTest):
                 status, said = target.end()
                 self.assertEqual((0, 0), (status, numbers(said)['corrupt']), said)
 
+    def test_what_a_call_left_on_a_stack_is_no_call_that_still_runs(self):
+        with Target([program('deep')]) as target:
+            self.cycles(target, 1, on_ms=10, off_ms=0)
+            self.assertEqual('deeper', target.say('go'))
+            killed = run(DRIVER, 'die', str(target.pid), SHIM, self.path('cycles.rec'), 'before registers')
+            self.assertEqual(-signal.SIGKILL, killed.returncode, killed.stderr)
+            self.cycles(target, 1, on_ms=10, off_ms=0)
+            self.expect_clean_text(target)
+            self.assertEqual(0, target.end()[0])
+
     def test_what_a_killed_tracer_left_can_be_taken_back_by_hand(self):
         with Target([program('threads')]) as target:
             run(DRIVER, 'die', str(target.pid), SHIM, self.path('killed.rec'), 'patched')

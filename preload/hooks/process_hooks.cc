@@ -59,6 +59,9 @@ int ClonedMain(void* data) {
   return start.function(start.argument);
 }
 
+// The targets of a signal that node takes for its end (Kill in src/node_process_methods.cc).
+bool MeansOwnProcess(pid_t pid) { return pid == 0 || pid == -1 || pid == g_recorded_pid || pid == -g_recorded_pid; }
+
 }  // namespace
 
 bool InRecordedProcess() { return g_recorded_pid != 0 && RawSyscall(SYS_getpid) == g_recorded_pid; }
@@ -82,9 +85,11 @@ using nodeleak::preload::Guard;
 using nodeleak::preload::IsRecording;
 using nodeleak::preload::MainAndItsEnd;
 using nodeleak::preload::MainFunction;
+using nodeleak::preload::MeansOwnProcess;
 using nodeleak::preload::process_originals;
 using nodeleak::preload::VoidFunction;
 using nodeleak::preload::v8::RuntimeStarted;
+using nodeleak::preload::v8::SeenAfterSignal;
 using nodeleak::recording::FreezeReason;
 
 // Called once, by _start, after all constructors. Node ends in its own way (preload/v8/end_of_process.h).
@@ -131,6 +136,15 @@ NODELEAK_HOOK void abort() noexcept {
   }
   process_originals().abort();
   __builtin_unreachable();
+}
+
+// Before node sends itself a signal, it runs what it runs at its end: we have frozen the recording. The signal may have
+// been none that ends anything: SIGWINCH, SIGUSR1, a stop.
+NODELEAK_HOOK int kill(pid_t pid, int signal) noexcept {
+  const int result = process_originals().kill(pid, signal);
+  if (signal != 0 && RuntimeStarted() && MeansOwnProcess(pid) && nodeleak::preload::InRecordedProcess())
+    SeenAfterSignal();
+  return result;
 }
 
 // fork() and forkpty() reach us by pthread_atfork; _Fork runs no handlers.

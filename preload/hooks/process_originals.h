@@ -25,6 +25,7 @@ using VoidFunction = void (*)();
   ROW(abort, "abort", void())                                                                             \
   ROW(underscore_fork, "_Fork", pid_t())                                                                  \
   ROW(clone, "clone", int(CloneFunction, void*, int, void*, ...))                                         \
+  ROW(kill, "kill", int(pid_t, int))                                                                      \
   ROW(sigaction, "sigaction", int(int, const struct sigaction*, struct sigaction*))                       \
   ROW(signal, "signal", SignalHandler(int, SignalHandler))                                                \
   ROW(bsd_signal, "bsd_signal", SignalHandler(int, SignalHandler))                                        \

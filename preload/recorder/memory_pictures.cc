@@ -244,6 +244,14 @@ PictureMoment PictureIfDue(uint64_t rss_bytes) {
   return due;
 }
 
+void RestartPictures() {
+  if (g_recorder.pictures.count() > kEndPlace && LockPlaces()) {
+    g_recorder.pictures[kEndPlace].moment = static_cast<uint32_t>(PictureMoment::kNone);
+    g_pictures.lock.Unlock();
+  }
+  __atomic_store_n(&g_pictures.stopped, 0u, __ATOMIC_RELEASE);
+}
+
 void StopPictures() { __atomic_store_n(&g_pictures.stopped, 1u, __ATOMIC_RELEASE); }
 void ForgetPictures() { g_pictures = {}; }
 

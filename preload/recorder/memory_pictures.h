@@ -21,6 +21,9 @@ void TakePicture(recording::PictureMoment moment);
 // The thread that freezes does not wait for a picture on the watcher thread: it is given up. None is due afterwards.
 void StopPictures();
 
+// The freeze was taken back: the picture of the end goes.
+void RestartPictures();
+
 // For the next recording of the same process.
 void ForgetPictures();
 

@@ -417,6 +417,26 @@ bool OwnsRecording() {
 }
 }  // namespace
 
+void Thaw() {
+  if (!OwnsRecording() || IsRecording()) return;
+  Header* header = g_recorder.file.header();
+  if (header->freeze_reason != static_cast<uint32_t>(FreezeReason::kAtExit)) return;
+  RestartPictures();
+  header->gc_at_end = static_cast<uint32_t>(recording::GcAtEnd::kNotDone);
+  header->confirmation = {.number = header->confirmation.number};
+  header->live_bytes_before_gc = header->live_blocks_before_gc = 0;
+  header->rss_at_freeze = 0;
+  header->frozen_ns = 0;
+  header->freeze_reason = static_cast<uint32_t>(FreezeReason::kNone);
+  __atomic_store_n(&header->state, static_cast<uint32_t>(recording::ProcessState::kRecording), __ATOMIC_RELEASE);
+  SetCapability(recording::CapabilityId::kAllocations, recording::CapabilityState::kDegraded,
+                "it sent itself a signal that node expected to end it, and went on: what other threads allocated and "
+                "freed in the moment between is not recorded");
+  __atomic_store_n(&g_recorder.frozen, 0u, __ATOMIC_RELEASE);
+  __atomic_store_n(&g_recorder.control->recording, 1u, __ATOMIC_RELEASE);
+  RingWatcher();
+}
+
 void SetExitCode(int code) {
   if (!OwnsRecording()) return;
   Header* header = g_recorder.file.header();

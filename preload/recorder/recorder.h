@@ -43,8 +43,12 @@ uint32_t RecordingNumber();
 // child: what it has of its parent's.
 void ReleaseRecording();
 
-// Stops recording blocks and mappings for good and writes down why. Idempotent: the first caller wins. Any thread.
+// Stops recording blocks and mappings and writes down why. Idempotent: the first caller wins. Any thread.
 void Freeze(recording::FreezeReason reason);
+
+// Takes a freeze of kAtExit back: the process goes on. What other threads did in between is not recorded; the recording
+// says so. On the thread that froze it, nobody else is ending the process.
+void Thaw();
 
 // malloc is not libc's (jemalloc, mimalloc): its free memory is not looked into. Once, before other threads.
 void SetOtherAllocator();

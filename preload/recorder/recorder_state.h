@@ -22,7 +22,7 @@ struct RecorderState {
   ControlPage* control = {};  // nullptr before StartRecording
   uint32_t number = {};       // RecordingNumber()
   uint64_t start_ns = {};     // CLOCK_MONOTONIC
-  uint32_t frozen = {};       // set once by the first Freeze
+  uint32_t frozen = {};       // set by the first Freeze
   uint64_t sampled = {};      // allocations that were recorded by chance
   RecordingFile file = {};
   BlockTable blocks = {};

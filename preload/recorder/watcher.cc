@@ -144,9 +144,11 @@ void MarkCheckpoint() {
 WatcherSleep g_sleep;
 
 void* WatchForever(void*) {
-  Watch(g_sleep);
-  // Signals that ask for the picture may still come; they find it taken.
-  for (;;) g_sleep(__atomic_load_n(WatcherBell(), __ATOMIC_ACQUIRE), 1000);
+  for (;;) {
+    Watch(g_sleep);
+    // Signals that ask for the picture may still come; they find it taken. Or it was not the end.
+    g_sleep(__atomic_load_n(WatcherBell(), __ATOMIC_ACQUIRE), 1000);
+  }
 }
 
 // libc counts its threads, and the last one that ends ends the process: it is not to wait for one of ours where main

@@ -1,6 +1,8 @@
 #include "preload/v8/end_of_process.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <sys/syscall.h>
 
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
@@ -19,6 +21,7 @@ namespace {
 bool g_gc_at_end;
 bool g_picture_begun;
 bool g_collected_at_end;
+bool g_frozen_at_exit;      // by OnEnvironmentExit: what a signal to the process itself may turn out not to have been
 CodeRange g_cleanup_code;   // node::Environment::CleanupHandles
 uint64_t g_main_stack_end;  // one past the main thread's stack
 
@@ -53,6 +56,7 @@ bool IsOnStack(uint64_t from) {
 void PrepareEndOfProcess(bool gc_at_end) {
   g_gc_at_end = gc_at_end;
   __atomic_store_n(&g_picture_begun, false, __ATOMIC_RELEASE);  // an earlier recording's
+  g_frozen_at_exit = false;
   ForgetEndRequest();
   g_cleanup_code = CodeOfCleanupHandles();
   // The dynamic linker's own record of where the main thread's stack begins.
@@ -125,12 +129,29 @@ void OnEnvironmentExit(void* data) {
   int signal = PendingEndSignal();
   if (record->is_main) {
     ScopesHold hold(record);
-    if (!FinishEndTurns(record) && BeginEndPicture(record))
+    if (!FinishEndTurns(record) && BeginEndPicture(record)) {
       FinishEndPicture(record, recording::FreezeReason::kAtExit, 0, {});
+      g_frozen_at_exit = true;
+    }
   }
   Unregister(record);
   errno = saved_errno;
   if (record->is_main && signal != 0) FinishEndSignal();
+}
+
+void SeenAfterSignal() {
+  int saved_errno = errno;
+  if (IsBackFromEnd()) {
+    const bool is_main = RawSyscall(SYS_gettid) == RawSyscall(SYS_getpid);
+    if (is_main && g_frozen_at_exit) {
+      g_frozen_at_exit = false;
+      __atomic_store_n(&g_picture_begun, false, __ATOMIC_RELEASE);
+      Guard guard;
+      Thaw();
+    }
+    SeenAtLibcCall();  // node has forgotten our callback: another one for the real end
+  }
+  errno = saved_errno;
 }
 
 bool IsCleanupPoll() {

@@ -284,6 +284,12 @@ void Unregister(IsolateRecord* record) {
   g_lock.Unlock();
 }
 
+bool IsBackFromEnd() {
+  if (t_ended == nullptr || TryGetCurrentIsolate() != t_ended) return false;
+  t_ended = nullptr;
+  return true;
+}
+
 IsolatesHold::IsolatesHold() : locked_(g_lock.TryLock()) {
   if (!locked_) return;
   first_ = g_records;

@@ -82,6 +82,9 @@ class IsolatesHold {
 // A new recording of the same process: isolates are told to it when they come by again, and count from 0.
 void ForgetCollections();
 
+// After Unregister on this thread: is its isolate still there, to be met anew? Then it is no longer left alone.
+bool IsBackFromEnd();
+
 // node::AtExit of a record's environment, main or worker. What happens at the end of the main one is end_of_process.cc.
 void Unregister(IsolateRecord* record);
 

@@ -24,6 +24,9 @@ bool RuntimeStarted();
 // in context (open64, getcwd, epoll_pwait...): registers the isolate when it is new. Never collects. Cheap when known.
 void SeenAtLibcCall();
 
+// After kill() of the own process, on any thread: the end that node has announced to us on this thread did not come.
+void SeenAfterSignal();
+
 // Called at the entry of epoll_pwait / epoll_wait with the timeout of the call: the safe point. Does what was
 // requested. True: an isolate's thread is about to wait where it cannot be woken for a later request (spawnSync runs a
 // loop of its own); the caller had better wait in slices of kPollSliceMs. `again`: the thread's last poll was

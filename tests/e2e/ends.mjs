@@ -76,6 +76,29 @@ await run({
     }
   },
 
+  // node runs what it runs at exit before it sends itself a signal, also one that ends nothing.
+  async 'it goes on after a signal to itself'() {
+    const again = '(function later() { for (let i = 0; i < 5; i++) kept.push(Buffer.allocUnsafeSlow(60001)); })();';
+    for (const end of ['process.exit(3)', 'process.kill(process.pid, "SIGTERM"); for (;;) ;']) {
+      const { report } = await endBy(`${READY}process.kill(process.pid, "SIGWINCH"); ${again} ${end}`, () => {});
+      assert.deepStrictEqual(outstanding(report, 'hold', 'array-buffer'), HELD, end);
+      assert.deepStrictEqual(outstanding(report, 'later', 'array-buffer'), { bytes: 5 * 60001, blocks: 5 }, end);
+      assert(report.capabilities.some((c) => c.name === 'allocations' && c.state === 'degraded'), 'it says so');
+      assert.deepStrictEqual([report.process.exitCode, report.process.signal],
+        end.includes('exit') ? [3, null] : [null, 'SIGTERM']);
+    }
+  },
+
+  async 'a worker goes on after a signal to its process'() {
+    const worker = 'const k = globalThis.k = []; process.kill(process.pid, "SIGWINCH");' +
+      '(function later() { for (let i = 0; i < 5; i++) k.push(Buffer.allocUnsafeSlow(60001)); })();' +
+      'require("worker_threads").parentPort.postMessage(1); setInterval(() => {}, 1e6);';
+    const { report } = await endBy(READY +
+      `new (require("worker_threads").Worker)(${JSON.stringify(worker)}, { eval: true }).on("message", () => process.exit());`,
+      () => {});
+    assert.deepStrictEqual(outstanding(report, 'later', 'array-buffer'), { bytes: 5 * 60001, blocks: 5 });
+  },
+
   async 'every end that runs exit handlers'() {
     const garbage = 'for (let i = 0; i < 9; i++) (function waste() { Buffer.allocUnsafeSlow(70001); })();';
     const ends = { 'process.exit(3)': 3, 'process.reallyExit(4)': 4, 'process.exitCode = 5': 5, 'throw new Error("x")': 1,

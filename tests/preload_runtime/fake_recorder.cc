@@ -91,6 +91,10 @@ void Freeze(recording::FreezeReason reason) {
   Log("Freeze %u gcs=%u statistics=%u heap=%zu", static_cast<unsigned>(reason), v8::CurrentMajorGcCount(), g_statistics,
       mallinfo2().uordblks + mallinfo2().hblkhd);
 }
+void Thaw() {
+  Log("Thaw");
+  __atomic_store_n(&g_recording, true, __ATOMIC_RELEASE);
+}
 void NoteBeforeEndGc() { Log("NoteBeforeEndGc gcs=%u", v8::CurrentMajorGcCount()); }
 void SetGcAtEnd(recording::GcAtEnd state) { Log("SetGcAtEnd %u", static_cast<unsigned>(state)); }
 void SetExitCode(int code) { Log("SetExitCode %d", code); }

@@ -10,6 +10,10 @@ namespace {
 constexpr double kConfidenceZ = 1.64;  // 90 %
 constexpr double kOldAgainstYoung = 0.35, kMiddleAgainstYoung = 0.5, kYoungAgainstOld = 0.5;
 constexpr double kOldFalls = 0.25, kMiddleFalls = 0.4;
+constexpr double kFewForACurve = 50;
+// About as much is left of a cache with random eviction that has been filled once to three times.
+constexpr double kLeastOfSmallCache = 0.3, kMostOfSmallCache = 0.85, kOldOfFewFalls = 0.85;
+constexpr double kYoungOfFewFalls = 0.4;
 
 Proportion SumOf(const Windows& windows, size_t begin, size_t end) {
   Proportion sum;
@@ -36,8 +40,16 @@ bool Thirds::EveryAgeSurvives() const {
 }
 
 bool Thirds::FallsWithAge() const {
-  return old.Value() < kOldFalls * young.Value() ||
+  const double share = Proportion{survivors(), allocated()}.Value();
+  const bool few_of_a_small_cache =
+      survivors() < kFewForACurve && share >= kLeastOfSmallCache && share <= kMostOfSmallCache;
+  return old.Value() < (few_of_a_small_cache ? kOldOfFewFalls : kOldFalls) * young.Value() ||
          (middle.Value() < kMiddleFalls * young.Value() && old.Value() < middle.Value());
+}
+
+bool Thirds::RisesWithAge() const {
+  return survivors() < kFewForACurve && young.Value() < kYoungOfFewFalls * old.Value() &&
+         young.Value() <= middle.Value() && middle.Value() < old.Value();
 }
 
 Thirds ThirdsOf(const Windows& windows) {

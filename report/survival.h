@@ -40,6 +40,8 @@ struct Thirds {
   bool EveryAgeSurvives() const;
   // The bounds allow that it is flat, and yet it falls clearly towards the old: what a random eviction looks like.
   bool FallsWithAge() const;
+  // The same towards the young, of few: what is asked for again and again stays in a cache, and is soon all there.
+  bool RisesWithAge() const;
 };
 Thirds ThirdsOf(const Windows& windows);
 

@@ -206,6 +206,11 @@ Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
     unsure.evidence.push_back(AgesSentence(thirds));
     return unsure;
   }
+  if (thirds.RisesWithAge()) {
+    Judgement unsure = New("ever fewer are kept: a cache that has what is asked for often, or too few to tell");
+    unsure.evidence.push_back(AgesSentence(thirds));
+    return unsure;
+  }
   if (FillsUp(evidence, thirds)) return {Verdict::kBounded, Confidence::kLikely, {FillsUpSentence(evidence)}, {}};
   Judgement growing = {
       Verdict::kGrowing, ConfidenceOfGrowth(evidence, thirds), {AgesSentence(thirds)}, RateOf(evidence)};

@@ -54,7 +54,8 @@ constexpr RefusalRow kRefusals[] = {
     {MailboxResult::kUnknownKind, "it was started by a nodeleak that cannot do this"},
     {MailboxResult::kNoV8, "there is no V8 in it that nodeleak knows"},
     {MailboxResult::kNoForcedGc, "its V8 does not export LowMemoryNotification"},
-    {MailboxResult::kNoMainIsolate, "its main thread has no JavaScript yet, or no longer"},
+    {MailboxResult::kNoMainIsolate,
+     "its main thread has not come to its event loop yet, or has no JavaScript any more"},
     {MailboxResult::kNoRoom, "its recording has no room for the answer (--max-recording)"},
 };
 const char* Sentence(MailboxResult result) {

@@ -246,13 +246,6 @@ TEST(Verdict, OfAQueueOrALargeCacheItIsSaidThatTheyLookTheSame) {
   EXPECT_EQ(judgement.evidence.size(), 2);
 }
 
-TEST(Verdict, AShortRunIsNotJudged) {
-  Evidence evidence = EvidenceOf(Simulate(kPatterns[0], 50, false, 1));
-  evidence.run_seconds = 0.3;
-  EXPECT_EQ(Judge(evidence).verdict, Verdict::kNew);
-  EXPECT_THAT(Judge(evidence).evidence.front(), testing::HasSubstr("too short"));
-}
-
 Evidence FewBlocks(const std::vector<size_t>& windows, uint64_t bytes) {
   Evidence evidence;
   evidence.run_seconds = evidence.end_seconds = kRun;
@@ -261,6 +254,50 @@ Evidence FewBlocks(const std::vector<size_t>& windows, uint64_t bytes) {
   for (size_t k : windows) evidence.windows[k] = {1, 1, 1, bytes};
   evidence.live_blocks = evidence.allocations = windows.size();
   return evidence;
+}
+
+struct Third {
+  size_t allocated, survivors;
+};
+// The third's numbers are dealt out to its windows, one after the other.
+Evidence OfThirds(const std::vector<Third>& thirds) {
+  Evidence evidence = FewBlocks({}, 0);
+  evidence.windows_measured = evidence.application_site = true;
+  for (size_t third = 0; third < thirds.size(); ++third) {
+    for (size_t i = 0; i < thirds[third].allocated; ++i) {
+      Window& window = evidence.windows[third * kThird + i % kThird];
+      window.allocated += 1;
+      if (i >= thirds[third].survivors) continue;
+      window.survivors += 1;
+      window.survivor_blocks += 1;
+      window.survivor_bytes += 9001;
+      evidence.live_blocks += 1;
+    }
+    evidence.allocations += thirds[third].allocated;
+  }
+  return evidence;
+}
+
+TEST(Verdict, FewBlocksOfACacheAreNoLeak) {
+  const Judgement random_eviction = Judge(OfThirds({{33, 13}, {34, 15}, {34, 17}}));  // 50 entries, met 101
+  EXPECT_EQ(random_eviction.verdict, Verdict::kNew);
+  EXPECT_THAT(random_eviction.evidence.front(), testing::HasSubstr("fewer of the old"));
+  const Judgement often_asked_for = Judge(OfThirds({{60, 14}, {63, 7}, {66, 4}}));
+  EXPECT_EQ(often_asked_for.verdict, Verdict::kNew);
+  EXPECT_THAT(often_asked_for.evidence.front(), testing::HasSubstr("ever fewer"));
+}
+
+TEST(Verdict, AsFewOfALeakAreOne) {
+  EXPECT_EQ(Judge(OfThirds({{14, 14}, {12, 12}, {10, 10}})).verdict, Verdict::kGrowing) << "all stay";
+  EXPECT_EQ(Judge(OfThirds({{30, 15}, {30, 14}, {30, 15}})).verdict, Verdict::kGrowing) << "the half of them stay";
+  EXPECT_EQ(Judge(OfThirds({{200, 6}, {200, 8}, {200, 5}})).verdict, Verdict::kGrowing) << "one in thirty stays";
+}
+
+TEST(Verdict, AShortRunIsNotJudged) {
+  Evidence evidence = EvidenceOf(Simulate(kPatterns[0], 50, false, 1));
+  evidence.run_seconds = 0.3;
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kNew);
+  EXPECT_THAT(Judge(evidence).evidence.front(), testing::HasSubstr("too short"));
 }
 
 TEST(Verdict, ThreeLargeBlocksAreNoLeakYetFourAre) {

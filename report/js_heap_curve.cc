@@ -157,7 +157,7 @@ HeapCurve HeapCurveOf(const recording::Recording& recording) {
   if (FindBase(&curve)) Divide(bounds, end, &curve);
   const double late = curve.last().seconds + curve.seconds() / 4;
   for (const HeapPoint& bound : bounds) {
-    if (bound.seconds > late && (curve.least_since == 0 || bound.used < curve.least_since)) {
+    if (bound.seconds > late && bound.seconds <= end && (curve.least_since == 0 || bound.used < curve.least_since)) {
       curve.least_since = bound.used;
     }
   }

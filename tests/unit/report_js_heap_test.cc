@@ -110,6 +110,11 @@ TEST(JsHeap, WhatCameSinceTheLastFullGcIsLookedAt) {
             Verdict::kGrowing);
 }
 
+TEST(JsHeap, ALongForcedGcAtTheEndIsNoTimeWithoutGrowth) {
+  EXPECT_EQ(HeapOverTime().Young({4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8}).Forced(7.6).Young({7.6, 7.6, 7.6, 7.6}).Word(),
+            Verdict::kGrowing);
+}
+
 TEST(JsHeap, WhatMayHaveBeenGarbageIsNotSaidToHaveBeenThere) {
   // A leak from 4 to 10.6 under garbage; V8 has done its first full GC shortly before the end.
   EXPECT_EQ(HeapOverTime().Young({4, 7.2, 9, 12, 16, 17, 20, 22, 26, 30, 31}).Full({11}).Forced(10.6).Word(),

@@ -189,7 +189,7 @@ absl::StatusOr<BorrowedThread> BorrowThread(const RemoteMemory& memory, const Re
       if (!seized.ok()) return seized.status();
       seized->Interrupt();
       if (seized->AwaitStop(kPatienceToStop) != TracedThread::Stop::kStopped) {
-        last = "it did not stop";
+        last = "it did not stop: is it frozen, as by docker pause?";
         continue;
       }
       absl::StatusOr<user_regs_struct> registers = seized->ReadRegisters();

@@ -141,7 +141,8 @@ absl::StatusOr<std::optional<std::vector<SeccompFilter>>> ReadFilters(pid_t thre
   const TracedThread::Stop stop = seized->AwaitStop(kPatience);
   if (stop == TracedThread::Stop::kEnded) return absl::NotFoundError("it has ended");
   if (stop != TracedThread::Stop::kStopped)
-    return absl::UnavailableError(absl::StrCat("its thread ", thread, " does not stop; try again"));
+    return absl::UnavailableError(
+        absl::StrCat("its thread ", thread, " does not stop: is it frozen, as by docker pause?"));
   std::vector<SeccompFilter> filters;
   constexpr auto kGetFilter = static_cast<__ptrace_request>(PTRACE_SECCOMP_GET_FILTER);
   for (uintptr_t index = 0;; ++index) {

@@ -71,7 +71,7 @@ absl::Status StoppedWorld::AwaitStops(std::vector<TracedThread> fresh, milliseco
   }
   absl::Status status =
       absl::UnavailableError(absl::StrCat("thread ", fresh.front().id(), " did not stop within ", limit.count(),
-                                          " ms (it starts a program, or waits for a disk or a processor)"));
+                                          " ms (it starts a program, waits for a disk or a processor, or is frozen)"));
   for (TracedThread& thread : fresh) thread.LetGoLater();
   return status;
 }

@@ -107,6 +107,35 @@ class RefusalTest(AttachTest):
             target.process.send_signal(signal.SIGCONT)
             self.assertEqual(0, target.end('x')[0])
 
+    def freezer(self):
+        """A control group's folder, and the file that freezes it with the words for yes and no."""
+        for mount, name, words in (('/sys/fs/cgroup/freezer', 'freezer.state', ('FROZEN', 'THAWED')),
+                                   ('/sys/fs/cgroup', 'cgroup.freeze', ('1', '0'))):
+            folder = f'{mount}/nodeleak-test-{os.getpid()}'
+            try:
+                os.mkdir(folder)
+            except OSError:
+                continue
+            self.addCleanup(os.rmdir, folder)
+            if os.path.exists(f'{folder}/{name}'):
+                return folder, name, words
+        self.skipTest('no right to make a control group that can be frozen')
+
+    def test_a_frozen_process(self):
+        folder, name, (frozen, thawed) = self.freezer()
+
+        def write(file, text):
+            with open(f'{folder}/{file}', 'w') as out:
+                out.write(text)
+        with Target([program('sleeps'), 'poll']) as target:
+            write('cgroup.procs', str(target.pid))
+            write(name, frozen)
+            try:
+                self.refused(target.pid, 'it did not stop: is it frozen')
+            finally:
+                write(name, thawed)
+            self.assertEqual(0, target.end('x')[0])
+
     def test_a_traced_process(self):
         with Target([program('sleeps'), 'poll']) as target:
             with Target([DRIVER, 'hold', str(target.pid)]) as tracer:

@@ -6,6 +6,7 @@
 #include "preload/base/guard.h"
 #include "preload/hooks/process_originals.h"
 #include "preload/recorder/recorder.h"
+#include "preload/v8/runtime.h"
 
 namespace nodeleak::preload {
 namespace {
@@ -82,6 +83,8 @@ NODELEAK_HOOK int pthread_create(pthread_t* thread, const pthread_attr_t* attrib
                                  void* argument) noexcept {
   namespace preload = nodeleak::preload;
   const auto& originals = preload::process_originals();
+  // node starts the thread of its inspector when the main context is there and none of its JavaScript has run.
+  preload::v8::SeenAtLibcCall();
   preload::PendingStart* pending = nullptr;
   if (preload::IsRecording()) {
     preload::Guard guard;

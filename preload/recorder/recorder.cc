@@ -78,28 +78,40 @@ bool CountsAlone(const Stack& stack) {
 // Nine stacks of ten are met once, and what is remembered takes memory.
 constexpr uint64_t kOftenMet = 8;
 
+// Where a stack begins: the first frame outside the shim.
+struct Beginning {
+  StackBounds bounds;
+  WalkRegisters caller;
+  bool own;  // otherwise on another stack than the thread's: a fiber's, a signal handler's
+};
+
+// `here`: in the caller's own frame.
+Beginning FindBeginning(const ThreadState& state, uint64_t here) {
+  Beginning beginning = {};
+  beginning.bounds = state.bounds;
+  beginning.own = here >= state.lowest && here < state.bounds.high;
+  if (!beginning.own) beginning.bounds = {here, FindStackEnd(here), state.lowest, state.bounds.high};
+  beginning.bounds.low = here;
+  beginning.caller = FindCaller(here, beginning.bounds);
+  return beginning;
+}
+
 // The Stack of the calling thread here; 0 ("unknown") when it cannot be stored.
 uint32_t TakeStack(uint64_t bytes) {
   ThreadState* state = CurrentThreadState();
   if (state == nullptr) return g_recorder.stacks.MarkerStack(MarkerId::kNotWalked);
-  StackBounds bounds = state->bounds;
-  const uint64_t here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
-  const bool own = here >= state->lowest && here < bounds.high;
-  // Otherwise on another stack: a fiber's, a signal handler's.
-  if (!own) bounds = {here, FindStackEnd(here), state->lowest, bounds.high};
-  bounds.low = here;
-  const WalkRegisters caller = FindCaller(here, bounds);
-  if (own) {
-    const uint32_t known = state->known.Find(caller, bounds.high);
+  const Beginning from = FindBeginning(*state, reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
+  if (from.own) {
+    const uint32_t known = state->known.Find(from.caller, from.bounds.high);
     if (known != kNoIndex) return known;
   }
-  WalkStack(caller, bounds, &state->stack);
+  WalkStack(from.caller, from.bounds, &state->stack);
   LossId lost = LossId::kCount;
   const uint32_t stack = g_recorder.stacks.Find(&state->stack, state->stack_thread, &state->resolve, &lost);
   if (lost != LossId::kCount) {
     CountLoss(lost, bytes);
-  } else if (own && __atomic_load_n(&g_recorder.stacks[stack].allocated_blocks, __ATOMIC_RELAXED) >= kOftenMet) {
-    state->known.Remember(caller, state->stack, stack);
+  } else if (from.own && __atomic_load_n(&g_recorder.stacks[stack].allocated_blocks, __ATOMIC_RELAXED) >= kOftenMet) {
+    state->known.Remember(from.caller, state->stack, stack);
   }
   return stack;
 }
@@ -178,6 +190,14 @@ void Freeing(const void* address) {
   } else {
     UnknownFreed(reinterpret_cast<uint64_t>(address));
   }
+}
+
+void CollectionBegins() {
+  ThreadState* state = CurrentThreadState();
+  if (!IsRecording() || SampleRate() != 0 || state == nullptr) return;
+  const Beginning from = FindBeginning(*state, reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
+  WalkStack(from.caller, from.bounds, &state->stack);
+  g_recorder.stacks.Learn(state->stack, &state->resolve);
 }
 
 RemovedBlock TakeForRealloc(const void* address) {

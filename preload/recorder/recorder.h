@@ -66,6 +66,10 @@ void SetEndSignal(int signal);
 void Allocated(const void* address, size_t bytes);
 void Freeing(const void* address);
 
+// A collection is about to begin on this thread: what is allocated meanwhile has the JavaScript frames of here, and
+// they are read from a heap in which nothing moves yet. Inside a Guard.
+void CollectionBegins();
+
 // realloc is remove, call, insert; a failed call puts the old block back as it was.
 struct RemovedBlock {
   recording::Block block;  // address 0: was not known

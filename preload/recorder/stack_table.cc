@@ -82,8 +82,9 @@ bool StackTable::Attach(RecordingFile* file) {
   nodes_.Attach(file, TableId::kStackNodes, 4096);
   stacks_.Attach(file, TableId::kStacks, 512);
   cache_ = static_cast<uint64_t*>(MapTouchedMemory(sizeof(uint64_t) << kCacheBits));
-  frame_cache_ = static_cast<CachedFrames*>(MapTouchedMemory(sizeof(CachedFrames) << kFrameCacheBits));
-  if (cache_ == nullptr || frame_cache_ == nullptr) return false;
+  frame_cache_ = static_cast<FewFrames*>(MapTouchedMemory(sizeof(FewFrames) << kFrameCacheBits));
+  long_cache_ = static_cast<ManyFrames*>(MapMemory(sizeof(ManyFrames) << kLongCacheBits));
+  if (cache_ == nullptr || frame_cache_ == nullptr || long_cache_ == nullptr) return false;
   if (AppendNode(0, kNoIndex) != 0) return false;  // the root
   Lookup lookup;
   for (uint32_t id = 0; id < static_cast<uint32_t>(MarkerId::kCount); ++id) {
@@ -98,7 +99,8 @@ bool StackTable::Attach(RecordingFile* file) {
 
 void StackTable::Release() {
   UnmapMemory(cache_, sizeof(uint64_t) << kCacheBits);
-  UnmapMemory(frame_cache_, sizeof(CachedFrames) << kFrameCacheBits);
+  UnmapMemory(frame_cache_, sizeof(FewFrames) << kFrameCacheBits);
+  UnmapMemory(long_cache_, sizeof(ManyFrames) << kLongCacheBits);
   strings_.Free();
   first_inner_.Free();
   InternIndex* const indices[] = {&string_index_, &function_index_, &frame_index_, &node_index_, &stack_index_};
@@ -112,6 +114,9 @@ void StackTable::ForgetCached() {
   __atomic_add_fetch(&forgets_, 1, __ATOMIC_SEQ_CST);
   for (uint64_t i = 0; i < 1u << kCacheBits; ++i) __atomic_store_n(&cache_[i], 0, __ATOMIC_RELAXED);
   for (uint64_t i = 0; i < 1u << kFrameCacheBits; ++i) __atomic_store_n(&frame_cache_[i].key_a, 0, __ATOMIC_RELAXED);
+  for (uint64_t i = 0; i < 1u << kLongCacheBits; ++i) {
+    if (long_cache_[i].key_a != 0) __atomic_store_n(&long_cache_[i].key_a, 0, __ATOMIC_RELAXED);
+  }
 }
 
 uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, v8::ResolveBuffer* room, LossId* lost) {
@@ -132,6 +137,17 @@ uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, v8::ResolveBuffe
   __atomic_store_n(&slot, tag | stack, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&forgets_, __ATOMIC_SEQ_CST) != lookup.forgets) __atomic_store_n(&slot, 0, __ATOMIC_RELAXED);
   return stack;
+}
+
+void StackTable::Learn(const WalkedStack& walked, v8::ResolveBuffer* room) {
+  Lookup lookup;
+  lookup.room = room;
+  lookup.forgets = __atomic_load_n(&forgets_, __ATOMIC_SEQ_CST);
+  for (uint32_t i = 0; i < walked.depth; ++i) {
+    const WalkedFrame& frame = walked.frames[i];
+    ShownFrames shown;
+    if (frame.type == WalkedType::kV8 && frame.node == kNoIndex && !ResolveFrame(frame, &lookup, &shown)) return;
+  }
 }
 
 // From the outermost frame inwards, beginning where the last walk of the thread left off. What cannot be remembered
@@ -162,7 +178,9 @@ uint32_t StackTable::Intern(WalkedStack* walked, uint32_t thread, Lookup* lookup
 }
 
 // A zeroed slot has key 0, which no frame has.
-bool StackTable::FindInFrameCache(const CachedFrames& slot, const WalkedFrame& walked, ShownFrames* shown) const {
+template <uint32_t kRoom>
+bool StackTable::FindInFrameCache(const CachedFrames<kRoom>& slot, const WalkedFrame& walked,
+                                  ShownFrames* shown) const {
   const uint32_t sequence = __atomic_load_n(&slot.sequence, __ATOMIC_ACQUIRE);
   if (walked.key_a == 0 || __atomic_load_n(&slot.key_a, __ATOMIC_RELAXED) != walked.key_a ||
       __atomic_load_n(&slot.key_b, __ATOMIC_RELAXED) != walked.key_b || (sequence & 1) != 0)
@@ -180,15 +198,16 @@ bool StackTable::FindInFrameCache(const CachedFrames& slot, const WalkedFrame& w
 }
 
 // Not when another thread is writing the same slot, or what it means was to be forgotten meanwhile.
+template <uint32_t kRoom>
 void StackTable::KeepInFrameCache(const WalkedFrame& walked, const ShownFrames& shown, uint32_t forgets,
-                                  CachedFrames* slot) {
+                                  CachedFrames<kRoom>* slot) {
   uint32_t sequence = __atomic_load_n(&slot->sequence, __ATOMIC_RELAXED);
   if ((sequence & 1) != 0 ||
       !__atomic_compare_exchange_n(&slot->sequence, &sequence, sequence + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
     return;
   __atomic_thread_fence(__ATOMIC_RELEASE);
   __atomic_store_n(&slot->key_b, walked.key_b, __ATOMIC_RELAXED);
-  for (uint32_t i = 0; i < kInlineFrames; ++i)
+  for (uint32_t i = 0; i < kRoom; ++i)
     __atomic_store_n(&slot->frames[i], i < shown.count ? shown.frames[i] : kNoIndex, __ATOMIC_RELAXED);
   __atomic_store_n(&slot->key_a, walked.key_a, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&forgets_, __ATOMIC_SEQ_CST) != forgets) __atomic_store_n(&slot->key_a, 0, __ATOMIC_RELAXED);
@@ -197,9 +216,11 @@ void StackTable::KeepInFrameCache(const WalkedFrame& walked, const ShownFrames& 
 
 bool StackTable::ResolveFrame(const WalkedFrame& walked, Lookup* lookup, ShownFrames* shown) {
   const uint64_t hash = HashPair(walked.key_a + static_cast<uint64_t>(walked.type), walked.key_b);
-  CachedFrames& cached = frame_cache_[hash >> (64 - kFrameCacheBits)];
+  FewFrames& few = frame_cache_[hash >> (64 - kFrameCacheBits)];
+  ManyFrames& many = long_cache_[hash >> (64 - kLongCacheBits)];
   shown->cacheable = true;
-  if (FindInFrameCache(cached, walked, shown)) return true;
+  if (FindInFrameCache(few, walked, shown)) return true;
+  if (walked.type == WalkedType::kV8 && FindInFrameCache(many, walked, shown)) return true;
   shown->count = 0;
   if (walked.type == WalkedType::kV8) {
     if (!ResolveV8(walked, lookup, shown)) return false;
@@ -209,7 +230,12 @@ bool StackTable::ResolveFrame(const WalkedFrame& walked, Lookup* lookup, ShownFr
     if (!Show(InternFrame(frame, lookup), shown)) return false;
     shown->cacheable = frame.type == static_cast<uint8_t>(FrameType::kNative);
   }
-  if (shown->cacheable && shown->count <= kInlineFrames) KeepInFrameCache(walked, *shown, lookup->forgets, &cached);
+  if (!shown->cacheable) return true;
+  if (shown->count <= sizeof few.frames / sizeof few.frames[0]) {
+    KeepInFrameCache(walked, *shown, lookup->forgets, &few);
+  } else {
+    KeepInFrameCache(walked, *shown, lookup->forgets, &many);
+  }
   return true;
 }
 

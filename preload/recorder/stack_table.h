@@ -27,6 +27,8 @@ class StackTable {
   // which. kCount: nothing lost.
   // Leaves in `walked` what the next Find of the same thread can begin from. `room`: the thread's own.
   uint32_t Find(WalkedStack* walked, uint32_t thread, v8::ResolveBuffer* room, recording::LossId* lost);
+  // Resolves the V8 frames of it that were not met before, for a Find that comes when that is dear.
+  void Learn(const WalkedStack& walked, v8::ResolveBuffer* room);
   // A stack of one marker, made at the start.
   uint32_t MarkerStack(recording::MarkerId marker) const { return marker_stacks_[static_cast<uint32_t>(marker)]; }
 
@@ -40,14 +42,17 @@ class StackTable {
   static constexpr uint32_t kIndexBits = 24;  // up to 16 million stacks
   static constexpr uint32_t kCacheBits = 16;
   static constexpr uint32_t kFrameCacheBits = 14;
-  static constexpr uint32_t kInlineFrames = 3;
+  static constexpr uint32_t kLongCacheBits = 10;
 
+  template <uint32_t kRoom>
   struct CachedFrames {  // raw frame -> frames of a person
     uint64_t key_a, key_b;
-    uint32_t sequence;               // odd while it is written
-    uint32_t frames[kInlineFrames];  // kNoIndex behind the last
+    uint32_t sequence;       // odd while it is written
+    uint32_t frames[kRoom];  // kNoIndex behind the last
   };
-  static_assert(sizeof(CachedFrames) == 32);
+  using FewFrames = CachedFrames<3>;
+  static_assert(sizeof(FewFrames) == 32);
+  using ManyFrames = CachedFrames<v8::kMaxResolvedFrames>;  // of optimized code that has much inlined
 
   uint64_t& CacheSlot(uint64_t hash) const { return cache_[hash & ((1u << kCacheBits) - 1)]; }
   // What one raw frame is to a person, innermost first.
@@ -70,8 +75,11 @@ class StackTable {
   bool ResolveFrame(const WalkedFrame& walked, Lookup* lookup, ShownFrames* shown);
   bool ResolveV8(const WalkedFrame& walked, Lookup* lookup, ShownFrames* shown);
   static bool Show(uint32_t frame, ShownFrames* shown);
-  bool FindInFrameCache(const CachedFrames& slot, const WalkedFrame& walked, ShownFrames* shown) const;
-  void KeepInFrameCache(const WalkedFrame& walked, const ShownFrames& shown, uint32_t forgets, CachedFrames* slot);
+  template <uint32_t kRoom>
+  bool FindInFrameCache(const CachedFrames<kRoom>& slot, const WalkedFrame& walked, ShownFrames* shown) const;
+  template <uint32_t kRoom>
+  void KeepInFrameCache(const WalkedFrame& walked, const ShownFrames& shown, uint32_t forgets,
+                        CachedFrames<kRoom>* slot);
   uint32_t InternResolved(const v8::ResolvedFrame& resolved, Lookup* lookup);
   // Each looks without the lock, then under it, then makes the entry. kNoIndex: see ResolveFrame.
   uint32_t InternFrame(const recording::Frame& frame, Lookup* lookup);
@@ -99,7 +107,8 @@ class StackTable {
   uint32_t string_count_ = 0;
   GrowingArray<uint32_t> first_inner_;  // by node; 0: it has none
   uint64_t* cache_ = nullptr;           // tag << kIndexBits | stack
-  CachedFrames* frame_cache_ = nullptr;
+  FewFrames* frame_cache_ = nullptr;
+  ManyFrames* long_cache_ = nullptr;
   uint32_t marker_stacks_[static_cast<uint32_t>(recording::MarkerId::kCount)] = {};
 };
 

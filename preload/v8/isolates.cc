@@ -128,6 +128,8 @@ void GcBegins(Isolate* isolate, int, int, void* data) {
   if (record->gc_depth == 0 && record == t_record) {
     KeepNotedScopes(record);
     HoldScopesAtEnd(record);
+    Guard guard;
+    if (guard.outermost()) CollectionBegins();
   }
   record->gc_start_ns = MonotonicNanoseconds();
   ++record->gc_depth;

@@ -99,6 +99,7 @@ void NoteBeforeEndGc() { Log("NoteBeforeEndGc gcs=%u", v8::CurrentMajorGcCount()
 void SetGcAtEnd(recording::GcAtEnd state) { Log("SetGcAtEnd %u", static_cast<unsigned>(state)); }
 void SetExitCode(int code) { Log("SetExitCode %d", code); }
 void SetEndSignal(int signal) { Log("SetEndSignal %d", signal); }
+void CollectionBegins() {}
 uint32_t ThreadWillStart(uint64_t) { return __atomic_fetch_add(&g_threads, 1u, __ATOMIC_RELAXED); }
 void ThreadStarted(uint32_t thread) { Log("ThreadStarted %u", thread); }
 void ThreadEnding() { Log("ThreadEnding"); }

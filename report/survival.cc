@@ -13,7 +13,7 @@ constexpr double kOldFalls = 0.25, kMiddleFalls = 0.4;
 constexpr double kFewForACurve = 50;
 // About as much is left of a cache with random eviction that has been filled once to three times.
 constexpr double kLeastOfSmallCache = 0.3, kMostOfSmallCache = 0.85, kOldOfFewFalls = 0.85;
-constexpr double kYoungOfFewFalls = 0.4;
+constexpr double kYoungOfFewFalls = 0.4, kMiddleOfFewFalls = 0.7;
 
 Proportion SumOf(const Windows& windows, size_t begin, size_t end) {
   Proportion sum;
@@ -49,7 +49,8 @@ bool Thirds::FallsWithAge() const {
 
 bool Thirds::RisesWithAge() const {
   return survivors() < kFewForACurve && young.Value() < kYoungOfFewFalls * old.Value() &&
-         young.Value() <= middle.Value() && middle.Value() < old.Value();
+         (middle.Value() < kMiddleOfFewFalls * old.Value() ||
+          (young.Value() <= middle.Value() && middle.Value() < old.Value()));
 }
 
 Thirds ThirdsOf(const Windows& windows) {

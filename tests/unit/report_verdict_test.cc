@@ -285,6 +285,7 @@ TEST(Verdict, FewBlocksOfACacheAreNoLeak) {
   const Judgement often_asked_for = Judge(OfThirds({{60, 14}, {63, 7}, {66, 4}}));
   EXPECT_EQ(often_asked_for.verdict, Verdict::kNew);
   EXPECT_THAT(often_asked_for.evidence.front(), testing::HasSubstr("ever fewer"));
+  EXPECT_EQ(Judge(OfThirds({{230, 30}, {220, 2}, {217, 7}})).verdict, Verdict::kNew) << "with a few newcomers";
 }
 
 TEST(Verdict, AsFewOfALeakAreOne) {

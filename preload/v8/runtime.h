@@ -21,7 +21,8 @@ bool StartRuntime(bool gc_at_end);
 bool RuntimeStarted();
 
 // The thread's place in the world of V8. Called by hooks of libc functions that node calls on an isolate's own thread,
-// in context (open64, getcwd, pthread_create...): registers the isolate when it is new. Never collects. Cheap when known.
+// in context (open64, getcwd, pthread_create...): registers the isolate when it is new. Never collects. Cheap when
+// known.
 void SeenAtLibcCall();
 
 // After kill() of the own process, on any thread: the end that node has announced to us on this thread did not come.

@@ -72,6 +72,11 @@ void ReadGroups(const System& system, Hierarchy* v1, Hierarchy* v2) {
   });
 }
 
+// By a mount at the same place; or because it is of another namespace, where our own group's place is not known.
+bool IsReplacedBy(const Hierarchy& hierarchy, const Word& mount) {
+  return mount.Is(hierarchy.mount.text) || StartsWith(hierarchy.root.text, hierarchy.root.length, "/..");
+}
+
 // "35 31 0:32 /docker/abc /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory"
 void ReadMounts(const System& own, Hierarchy* v1, Hierarchy* v2) {
   ProcFile file(own, "mountinfo");
@@ -89,7 +94,8 @@ void ReadMounts(const System& own, Hierarchy* v1, Hierarchy* v2) {
     }
     if (!words.Next(&type) || !words.Next(&word) || !words.Next(&options)) return;
     Hierarchy* hierarchy = type.Is("cgroup2") ? v2 : type.Is("cgroup") && HasWord(options, "memory") ? v1 : nullptr;
-    if (hierarchy == nullptr || hierarchy->found_mount) return;
+    if (hierarchy == nullptr || (hierarchy->found_mount && !IsReplacedBy(*hierarchy, mount))) return;
+    hierarchy->root.length = hierarchy->mount.length = 0;
     hierarchy->found_mount =
         hierarchy->root.Append(root.text, root.length) && hierarchy->mount.Append(mount.text, mount.length);
   });
@@ -112,6 +118,37 @@ uint64_t Left(const MemoryLimit& limit) {
   return limit.bytes > limit.used_bytes ? limit.bytes - limit.used_bytes : 0;
 }
 
+void Consider(const MemoryLimit& limit, MemoryLimit* tightest) {
+  if (limit.bytes != 0 && limit.bytes < kNoLimit && Left(limit) < Left(*tightest)) *tightest = limit;
+}
+
+// v1 tells a group also of the limits above it that this mount does not show; of their use it does not tell, so it is
+// at least the group's own. 0: there is none.
+uint64_t ReadHierarchicalLimit(const System& own, const Path& folder) {
+  uint64_t bytes = 0;
+  Path path = folder;
+  constexpr char kName[] = "/memory.stat", kField[] = "hierarchical_memory_limit ";
+  if (!path.Append(kName, strlen(kName))) return 0;
+  ProcFile file(own, path.text);
+  if (!file.valid()) return 0;
+  ForEachLine(own, &file, [&](const char* line, size_t length) {
+    if (!StartsWith(line, length, kField)) return;
+    const char* p = line + strlen(kField);
+    bytes = ParseDecimal(&p, line + length);
+  });
+  return bytes;
+}
+
+// Of one group. Returns its hard limit; 0: none.
+uint64_t ConsiderGroup(const System& own, const Hierarchy& hierarchy, const Path& folder, MemoryLimit* tightest) {
+  const char* hard = hierarchy.v2 ? "memory.max" : "memory.limit_in_bytes";
+  const uint64_t bytes = ReadNumber(own, folder, hard, 0);
+  const uint64_t used = ReadNumber(own, folder, hierarchy.v2 ? "memory.current" : "memory.usage_in_bytes", 0);
+  Consider({bytes, used, false}, tightest);
+  if (hierarchy.v2) Consider({ReadNumber(own, folder, "memory.high", 0), used, true}, tightest);
+  return bytes;
+}
+
 // From the process's group up to the mount's root: the one with the least left.
 void FindTightest(const System& own, const Hierarchy& hierarchy, MemoryLimit* tightest) {
   if (!hierarchy.found_group || !hierarchy.found_mount) return;
@@ -124,16 +161,18 @@ void FindTightest(const System& own, const Hierarchy& hierarchy, MemoryLimit* ti
   const size_t top = folder.length;
   const bool outside = StartsWith(below, strlen(below), "/..") || (root.length > 1 && !is_below);
   if (!outside && strcmp(below, "/") != 0 && !folder.Append(below, strlen(below))) return;
+  const uint64_t of_all = hierarchy.v2 ? 0 : ReadHierarchicalLimit(own, folder);
+  const uint64_t own_used = hierarchy.v2 ? 0 : ReadNumber(own, folder, "memory.usage_in_bytes", 0);
+  bool is_hidden = of_all != 0;
   for (;;) {
-    MemoryLimit limit = {};
-    limit.bytes = ReadNumber(own, folder, hierarchy.v2 ? "memory.max" : "memory.limit_in_bytes", 0);
-    limit.used_bytes = ReadNumber(own, folder, hierarchy.v2 ? "memory.current" : "memory.usage_in_bytes", 0);
-    if (limit.bytes != 0 && limit.bytes < kNoLimit && Left(limit) < Left(*tightest)) *tightest = limit;
-    if (folder.length <= top) return;
+    const uint64_t bytes = ConsiderGroup(own, hierarchy, folder, tightest);
+    if (bytes != 0 && bytes <= of_all) is_hidden = false;
+    if (folder.length <= top) break;
     while (folder.length > top && folder.text[folder.length - 1] != '/') --folder.length;
     if (folder.length > top) --folder.length;  // the slash
     folder.text[folder.length] = '\0';
   }
+  if (is_hidden) Consider({of_all, own_used, false}, tightest);
 }
 
 }  // namespace

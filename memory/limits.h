@@ -11,6 +11,7 @@ namespace nodeleak::memory {
 struct MemoryLimit {
   uint64_t bytes;       // 0: there is none, or it cannot be read
   uint64_t used_bytes;  // by everything in that group, file cache too
+  bool throttles;       // v2's memory.high: what goes beyond is slowed down, not killed
 };
 
 // `system` is of the process; `own` of ourselves, whose mounts are looked through.

@@ -199,7 +199,8 @@ MallocHeap RegionsFrom(const System& system, uint64_t start, uint64_t end, uint6
   return {start, walk.complete && walk.closed_end != 0 ? end : walk.closed_end, 0, true, true};
 }
 
-bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps) {
+bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, const Residency& residency,
+                     PageArray<MallocHeap>* heaps) {
   uint64_t candidates = 0;
   uint64_t budget = kWalkBudget;
   for (const Area& area : areas) {
@@ -207,9 +208,11 @@ bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArr
     if (area.kind != AreaKind::kAnonymous || area.resident == 0 || area.writable == 0) continue;
     for (uint64_t at = HeapOf(area.start + kHeapBytes - 1); at < area.end; at += kHeapBytes) {
       HeapInfo info;
+      if (!residency.HasPage(area, at)) continue;
       if (++candidates > kMostCandidates || !LooksLikeHeap(system, at, area.end, &info)) continue;
       if (!heaps->Append({at, Smaller(at + info.size, area.end), info.arena, HeapOf(info.arena) == at})) return false;
     }
+    if (!residency.HasPage(area, area.start)) continue;
     const MallocHeap regions = RegionsFrom(system, area.start, area.end, &budget);
     if (regions.end != 0 && !heaps->Append(regions)) return false;
   }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "memory/areas.h"
+#include "memory/residency.h"
 
 namespace nodeleak::memory {
 
@@ -23,8 +24,9 @@ inline constexpr uint64_t kWalkBudget = 20'000'000;  // chunks: about a second
 uint64_t HeapOf(uint64_t address);
 
 // The program break, every heap of a thread arena (they begin at multiples of 64 MiB), and regions of the main arena at
-// the start of an area.
-bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, PageArray<MallocHeap>* heaps);
+// the start of an area. Looks only where pages are in memory: reading another would give the process one.
+bool FindMallocHeaps(const System& system, const PageArray<Area>& areas, const Residency& residency,
+                     PageArray<MallocHeap>* heaps);
 
 // Regions of the main arena that begin at `start`; an end of 0: there are none. `budget`: see WalkHeap.
 MallocHeap RegionsFrom(const System& system, uint64_t start, uint64_t end, uint64_t* budget);

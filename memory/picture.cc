@@ -73,7 +73,7 @@ uint32_t PictureTaker::ArenaOf(uint64_t address, uint32_t flags) {
 }
 
 void PictureTaker::FindArenas() {
-  if ((picture_.flags & recording::kPictureOtherAllocator) == 0) FindMallocHeaps(system_, areas_, &heaps_);
+  if ((picture_.flags & recording::kPictureOtherAllocator) == 0) FindMallocHeaps(system_, areas_, residency_, &heaps_);
   for (const MallocHeap& heap : heaps_) {
     const uint32_t index = ArenaOf(heap.arena, heap.arena == 0 ? recording::kArenaMain : 0u);
     if (index == recording::kNoIndex) return MarkCut();
@@ -111,8 +111,10 @@ bool PictureTaker::MakeSegments() {
 
 // The kernel joins malloc's regions also to what others have mapped below them. Where those end that begin at `start`.
 uint64_t PictureTaker::ClaimRegions(const Area& area, uint64_t start, uint64_t end) {
-  if (area.resident == 0 || area.writable == 0 || (picture_.flags & recording::kPictureOtherAllocator) != 0)
+  if (area.writable == 0 || (picture_.flags & recording::kPictureOtherAllocator) != 0 ||
+      !residency_.HasPage(area, start)) {
     return start;
+  }
   const MallocHeap regions = RegionsFrom(system_, start, end, &region_budget_);
   const uint32_t index = regions.end == 0 ? recording::kNoIndex : ArenaOf(0, recording::kArenaMain);
   if (index == recording::kNoIndex || !heaps_.Append(regions)) return start;

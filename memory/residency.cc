@@ -13,6 +13,12 @@ uint64_t WordsOf(const Area& area) { return ((area.end - area.start) / kPage + k
 // Low `count` bits, count below 64.
 uint64_t LowBits(uint64_t count) { return (1ull << count) - 1; }
 
+// What makes a present page memory. The huge zero page passes for one of a file (Linux 6.18), so in areas without a
+// file only what is ours alone counts.
+uint64_t OwnedBits(const Area& area) {
+  return area.kind == AreaKind::kShared ? kExclusive | kFileOrShared : kExclusive;
+}
+
 }  // namespace
 
 void Residency::Read(const System& system, PageArray<Area>* areas) {
@@ -46,6 +52,7 @@ bool Residency::ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buffer, 
   const uint64_t pages = (area.end - area.start) / kPage;
   uint64_t* bits = &bits_[used_words_];
   memset(bits, 0, WordsOf(area) * sizeof(uint64_t));
+  const uint64_t owned_bits = owned_only ? OwnedBits(area) : ~0ull;
   uint64_t resident = 0;
   for (uint64_t page = 0; page < pages;) {
     const uint64_t wanted = pages - page < kEntriesAtOnce ? pages - page : kEntriesAtOnce;
@@ -53,7 +60,7 @@ bool Residency::ReadBits(ProcFile* pagemap, const Area& area, uint64_t* buffer, 
     if (got < static_cast<long>(sizeof(uint64_t))) return false;
     const uint64_t count = static_cast<uint64_t>(got) / sizeof(uint64_t);
     for (uint64_t i = 0; i < count; ++i) {
-      if ((buffer[i] & kPresent) == 0 || (owned_only && (buffer[i] & (kExclusive | kFileOrShared)) == 0)) continue;
+      if ((buffer[i] & kPresent) == 0 || (buffer[i] & owned_bits) == 0) continue;
       bits[(page + i) / kBits] |= 1ull << ((page + i) % kBits);
       resident += kPage;
     }

@@ -17,6 +17,10 @@ class Residency {
 
   // Resident bytes of [start, end), which lies in the area.
   uint64_t Bytes(const Area& area, uint64_t start, uint64_t end) const;
+  // Whether the page of an address may be in memory, or swapped out.
+  bool HasPage(const Area& area, uint64_t address) const {
+    return area.bitmap == kEvenly || area.swapped != 0 || Bytes(area, address, address + 1) != 0;
+  }
 
  private:
   static constexpr uint64_t kMostPages = 1ull << 24;  // 64 GiB of partly touched areas: 2 MiB of bits

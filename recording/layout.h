@@ -350,8 +350,12 @@ struct Isolate {
   uint64_t loop_turns, first_turn_ns;        // polls of its event loop; ns 0: none yet
   uint64_t previous_mark_compact_ns;         // the last but one
   uint64_t heap_used_least;  // since the last timeline sample, at collections and safe points; 0: no reading since
+  // What the collector reckons with: array buffers, and what others told V8 by AdjustAmountOfExternalAllocatedMemory,
+  // which `external` is without. kNoExternalTold: not known.
+  uint64_t external_told;
 };
-static_assert(sizeof(Isolate) == 224);
+inline constexpr uint64_t kNoExternalTold = ~uint64_t{0};
+static_assert(sizeof(Isolate) == 232);
 
 // One V8 heap space at the last safe point of an isolate.
 struct HeapSpace {
@@ -452,10 +456,11 @@ enum class MemoryPart : uint32_t {
   kCount
 };
 enum PictureFlag : uint32_t {
-  kPictureApproximate = 1,     // pagemap was not readable: touched parts are estimated
-  kPictureCut = 2,             // blocks or mappings are missing: no memory, no time, or no room in the recording
-  kPictureOtherAllocator = 4,  // malloc is not libc's
-  kPictureRecordedAll = 8,     // the process was watched from its start: what is not outstanding is free
+  kPictureApproximate = 1,      // pagemap was not readable: touched parts are estimated
+  kPictureCut = 2,              // blocks or mappings are missing: no memory, no time, or no room in the recording
+  kPictureOtherAllocator = 4,   // malloc is not libc's
+  kPictureRecordedAll = 8,      // the process was watched from its start: what is not outstanding is free
+  kPictureLimitThrottles = 16,  // limit_bytes is memory.high: beyond it the kernel slows the process down
 };
 struct MemoryAmount {
   uint64_t mapped, resident;  // bytes

@@ -242,7 +242,7 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   report.groups = MakeGroups(recording, classified, frames, thread_names, options);
   report.kind_verdicts = JudgeKinds(recording, report.kinds, report.process.command, &report.groups);
   AddOutlook(&report);
-  report.external = CheckExternalMemory(recording, report.groups);
+  report.external = CheckExternalMemory(recording, report.groups, report.memory);
   report.older_buffers = DescribeOlderBuffers(recording);
   report.threads = SumThreads(recording, classified, thread_names);
   KeepTop(options, &report);

@@ -11,6 +11,6 @@ namespace nodeleak::report {
 
 // Nothing when V8's statistics were never read.
 std::optional<ExternalMemory> CheckExternalMemory(const recording::Recording& recording,
-                                                  const std::vector<Group>& groups);
+                                                  const std::vector<Group>& groups, const Memory& memory);
 
 }  // namespace nodeleak::report

@@ -96,6 +96,7 @@ absl::StatusOr<PictureInfo> TakePictureNow(uint32_t pid, const Recording& record
   const memory::MemoryLimit limit = memory::ReadMemoryLimit(system, own);
   info.picture.limit_bytes = limit.bytes;
   info.picture.limit_used_bytes = limit.used_bytes;
+  if (limit.throttles) info.picture.flags |= recording::kPictureLimitThrottles;
   return info;
 }
 

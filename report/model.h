@@ -194,6 +194,7 @@ struct Memory {
   std::vector<MemoryLine> lines;
   uint64_t limit_bytes = 0;         // of the container or control group; 0: none
   uint64_t limit_used_bytes = 0;    // by everything in that group, file cache too
+  bool limit_throttles = false;     // memory.high: beyond it the process is slowed down, not killed
   std::vector<std::string> advice;  // sentences, only what the numbers back
   std::vector<std::string> notes;   // what to know before believing the numbers
 };
@@ -215,11 +216,13 @@ struct IsolateAnswer {
 
 // What V8 believes to be kept alive outside its heap by its objects: it collects when that grows. Absent: not read.
 struct ExternalMemory {
-  uint64_t v8_bytes = 0;            // all isolates; it lags
+  uint64_t v8_bytes = 0;            // all isolates, node's `external`; it lags
+  uint64_t told_bytes = 0;          // what V8's collector reckons with: array buffers, and what addons told it
   uint64_t array_buffer_bytes = 0;  // measured, of the same
   struct Addon {
     std::string name;  // package, or the file
     uint64_t held_bytes = 0;
+    uint64_t mapped_bytes = 0;  // besides: touched, of mappings of its own
   };
   std::vector<Addon> addons;           // heaviest first
   std::vector<std::string> sentences;  // where the two do not fit

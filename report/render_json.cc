@@ -110,6 +110,7 @@ void WriteExternal(const std::optional<ExternalMemory>& external, JsonWriter* js
   if (!external.has_value()) return json->Null();
   json->BeginObject();
   json->Field("v8Bytes", external->v8_bytes);
+  json->Field("toldBytes", external->told_bytes);
   json->Field("arrayBufferBytes", external->array_buffer_bytes);
   json->Key("addons");
   json->BeginArray();
@@ -117,6 +118,7 @@ void WriteExternal(const std::optional<ExternalMemory>& external, JsonWriter* js
     json->BeginCompactObject();
     json->Field("name", addon.name);
     json->Field("heldBytes", addon.held_bytes);
+    if (addon.mapped_bytes != 0) json->Field("mappedBytes", addon.mapped_bytes);
     json->EndObject();
   }
   json->EndArray();

@@ -23,7 +23,7 @@ std::string MomentText(const Memory& memory) {
 
 std::string LimitText(const Memory& memory) {
   if (memory.limit_bytes == 0) return "";
-  return absl::StrCat(", limit ", FormatBytes(memory.limit_bytes), " (",
+  return absl::StrCat(", limit ", FormatBytes(memory.limit_bytes), " (", memory.limit_throttles ? "memory.high, " : "",
                       FormatShare(memory.limit_used_bytes, memory.limit_bytes), " used)");
 }
 
@@ -96,6 +96,8 @@ void WriteMemoryFields(const Memory& memory, JsonWriter* json) {
   memory.limit_bytes != 0 ? json->Integer(memory.limit_bytes) : json->Null();
   json->Key("limitUsedBytes");
   memory.limit_bytes != 0 ? json->Integer(memory.limit_used_bytes) : json->Null();
+  json->Key("limitKind");
+  memory.limit_bytes != 0 ? json->String(memory.limit_throttles ? "throttles" : "kills") : json->Null();
   json->Key("lines");
   json->BeginArray();
   for (const MemoryLine& line : memory.lines) WriteLineJson(line, json);

@@ -41,7 +41,7 @@ struct Owned {
   uint64_t bytes = 0, touched = 0, reserved = 0, count = 0;
 };
 
-// Which line a use belongs to: its kind, and of addons whose.
+// Which line a use belongs to: its kind, and of addons, their libraries and mappings whose.
 class LineNames {
  public:
   explicit LineNames(const std::vector<ClassifiedUse>& uses) {
@@ -62,7 +62,8 @@ class LineNames {
   static std::string NameOf(const ClassifiedUse& use) {
     if (use.kind == Kind::kV8Heap) return kJsHeapLine;
     std::string name = KindName(use.kind);
-    if (use.kind == Kind::kAddon && use.origin.has_value() && !use.origin->package.empty())
+    const bool may_be_of_package = use.kind == Kind::kAddon || use.kind == Kind::kMapping || use.kind == Kind::kNative;
+    if (may_be_of_package && use.origin.has_value() && !use.origin->package.empty())
       absl::StrAppend(&name, " ", use.origin->package);
     return name;
   }
@@ -99,6 +100,20 @@ std::string ListSpaces(const std::vector<MemoryLine>& spaces) {
   return absl::StrJoin(texts, ", ");
 }
 
+// Why blocks are in use that are not in the recording, other than for their age.
+enum class Missing : uint8_t { kNothing, kNotSampled, kLost };
+Missing MissingBlocks(const Recording& recording) {
+  using recording::LossId;
+  constexpr uint64_t kWorthSaying = 1u << 20;
+  constexpr LossId kOfBlocks[] = {LossId::kBlocksTableFull, LossId::kLockTimeout, LossId::kReentry, LossId::kEarly,
+                                  LossId::kFrozenWhileRunning};
+  if (recording.process.sample_bytes != 0 || (recording.process.flags & recording::kSampleAutomatic) != 0)
+    return Missing::kNotSampled;
+  uint64_t lost = 0;
+  for (const LossId id : kOfBlocks) lost += recording.losses[static_cast<size_t>(id)].bytes;
+  return lost >= kWorthSaying ? Missing::kLost : Missing::kNothing;
+}
+
 uint64_t HeapByStatistics(const Recording& recording) {
   uint64_t bytes = 0;
   for (const recording::Isolate& isolate : recording.isolates) {
@@ -129,7 +144,8 @@ uint64_t FreeOf(const MemoryArena& arena, bool recorded_all) {
 
 class Waterfall {
  public:
-  Waterfall(const Recording& recording, const PictureInfo& picture) : recording_(recording), picture_(picture) {}
+  Waterfall(const Recording& recording, const PictureInfo& picture)
+      : recording_(recording), picture_(picture), missing_(MissingBlocks(recording)) {}
 
   Memory Describe(const std::vector<ClassifiedUse>& uses) {
     memory_.at = kMoments[picture_.picture.moment];
@@ -137,6 +153,7 @@ class Waterfall {
     memory_.rss_bytes = picture_.picture.rss_bytes;
     memory_.limit_bytes = picture_.picture.limit_bytes;
     memory_.limit_used_bytes = picture_.picture.limit_used_bytes;
+    memory_.limit_throttles = (picture_.picture.flags & recording::kPictureLimitThrottles) != 0;
     AddOwners(uses);
     AddFree();
     for (const PartRow& row : kParts) {
@@ -145,7 +162,8 @@ class Waterfall {
     }
     AddHeapByStatistics();
     if (picture_.unrecorded) {
-      AddLine({"anonymous mappings", unexplained_, unexplained_, "JavaScript heap, large blocks, stacks"});
+      AddLine({"anonymous mappings", unexplained_, unexplained_,
+               "JavaScript heap, large blocks, memory of an allocator that is not libc's"});
       unexplained_ = 0;
     }
     AddOlder();
@@ -162,7 +180,8 @@ class Waterfall {
 
  private:
   bool OtherAllocator() const { return (picture_.picture.flags & recording::kPictureOtherAllocator) != 0; }
-  bool RecordedAll() const { return (picture_.picture.flags & recording::kPictureRecordedAll) != 0; }
+  bool FromTheStart() const { return (picture_.picture.flags & recording::kPictureRecordedAll) != 0; }
+  bool RecordedAll() const { return FromTheStart() && missing_ == Missing::kNothing; }
   // V8 tells of its spaces at the last safe point: that is the end, or now.
   bool HasSpaces() const {
     return picture_.moment() == PictureMoment::kEnd || picture_.moment() == PictureMoment::kNow;
@@ -209,10 +228,12 @@ class Waterfall {
       free.bytes += bytes;
       free.parts.push_back({ArenaName(arena), arena.mapped, bytes, DescribeArena(arena)});
     }
+    free.bytes = std::min(free.bytes, total);
+    const uint64_t in_use = total - free.bytes;
+    if (OtherAllocator() && RecordedAll()) AddEmptyAreas(&free);
     std::stable_sort(free.parts.begin(), free.parts.end(), [](const MemoryLine& left, const MemoryLine& right) {
       return *left.touched_bytes > *right.touched_bytes;
     });
-    free.bytes = std::min(free.bytes, total);
     free.touched_bytes = free.bytes;
     if (OtherAllocator()) {
       free.detail = "malloc is not libc's: its own memory is not looked into";
@@ -222,19 +243,41 @@ class Waterfall {
           free.parts[0].detail);
     }
     AddLine(free);
-    const uint64_t older = total - free.bytes;
+    AddUnknownInUse(in_use);
+  }
+
+  // Of an allocator that is not libc's we know only the areas where blocks lie. What else nobody has mapped is its own,
+  // too, as far as can be told: it keeps areas whose blocks are all free.
+  void AddEmptyAreas(MemoryLine* free) {
+    const uint64_t empty = picture_.part(MemoryPart::kUnexplained).resident;
+    if (empty == 0) return;
+    unexplained_ -= empty;
+    free->bytes += empty;
+    free->parts.push_back({"likely", empty, empty, "memory without a block in it that nobody else has mapped"});
+  }
+
+  // Blocks in use that the recording does not have.
+  void AddUnknownInUse(uint64_t bytes) {
     const bool unread = std::any_of(picture_.arenas.begin(), picture_.arenas.end(), [](const MemoryArena& arena) {
       return (arena.flags & recording::kArenaWalked) == 0;
     });
-    AddLine(picture_.unrecorded ? MemoryLine{"malloc: in use", older, older, "blocks up to 128 KiB, mostly"}
-                                : MemoryLine{"malloc: older blocks", older, older,
-                                             std::string(unread ? "not recorded, or free: that could not be read"
-                                                                : "allocated before the recording")});
+    if (picture_.unrecorded) return AddLine({"malloc: in use", bytes, bytes, "blocks up to 128 KiB, mostly"});
+    const char* or_free = unread ? ", or free: that could not be read" : "";
+    if (!FromTheStart() || missing_ == Missing::kNothing)
+      return AddLine({"malloc: older blocks", bytes, bytes,
+                      unread ? absl::StrCat("not recorded", or_free) : "allocated before the recording"});
+    // Large ones have mappings of their own, which belong to nobody else.
+    const uint64_t mapped = picture_.part(MemoryPart::kUnexplained).resident;
+    unexplained_ -= mapped;
+    AddLine({"malloc: not recorded", bytes + mapped, bytes + mapped,
+             absl::StrCat(missing_ == Missing::kNotSampled ? "blocks that were not sampled: see the groups' estimates"
+                                                           : "blocks that the recording lost",
+                          or_free)});
   }
 
   // Pages that V8 had mapped before we watched have no owner; it counts them itself.
   void AddHeapByStatistics() {
-    if (RecordedAll() || !HasSpaces()) return;
+    if (FromTheStart() || !HasSpaces()) return;
     const uint64_t heap = std::min(HeapByStatistics(recording_), unexplained_);
     for (const MemoryLine& line : memory_.lines) {
       if (line.name == kJsHeapLine && line.touched_bytes.value_or(0) > heap / 2) return;
@@ -280,6 +323,7 @@ class Waterfall {
   const Recording& recording_;
   const PictureInfo& picture_;
   Memory memory_;
+  const Missing missing_;
   uint64_t reserved_ = 0, unexplained_ = 0;
 };
 

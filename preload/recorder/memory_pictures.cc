@@ -111,16 +111,25 @@ bool MakeRoom(AppendTable<Entry>& table, uint64_t count, uint64_t* first, uint64
   return true;
 }
 
-void FillUses(const PictureTaker& taker, Place* place, MemoryPicture* picture) {
+// Uses with at least so much in memory.
+uint64_t CountUses(const PictureTaker& taker, uint64_t least) {
   uint64_t count = 0;
-  for (const recording::MemoryUse& use : taker.uses()) count += PictureTaker::IsEmpty(use) ? 0 : 1;
-  if (!MakeRoom(g_recorder.picture_uses, count, &place->first_use, &place->use_room)) {
+  for (const recording::MemoryUse& use : taker.uses())
+    count += !PictureTaker::IsEmpty(use) && use.resident >= least ? 1 : 0;
+  return count;
+}
+
+// Where there is no room for all, the largest.
+void FillUses(const PictureTaker& taker, Place* place, MemoryPicture* picture) {
+  uint64_t least = 0;
+  if (!MakeRoom(g_recorder.picture_uses, CountUses(taker, least), &place->first_use, &place->use_room)) {
     picture->flags |= recording::kPictureCut;
-    return;
+    while (CountUses(taker, least) > place->use_room) least = least == 0 ? 1 : 2 * least;
   }
   picture->first_use = place->first_use;
   for (const recording::MemoryUse& use : taker.uses()) {
-    if (!PictureTaker::IsEmpty(use)) g_recorder.picture_uses[picture->first_use + picture->use_count++] = use;
+    if (!PictureTaker::IsEmpty(use) && use.resident >= least)
+      g_recorder.picture_uses[picture->first_use + picture->use_count++] = use;
   }
 }
 
@@ -143,6 +152,7 @@ void Store(const PictureTaker& taker, const memory::System& system, PictureMomen
   const memory::MemoryLimit limit = memory::ReadMemoryLimit(system, system);
   picture.limit_bytes = limit.bytes;
   picture.limit_used_bytes = limit.used_bytes;
+  picture.flags |= limit.throttles ? recording::kPictureLimitThrottles : 0u;
   MemoryPicture& there = g_recorder.pictures[index];
   const uint32_t sequence = there.sequence;
   __atomic_store_n(&there.sequence, sequence + 1, __ATOMIC_RELEASE);
@@ -152,6 +162,15 @@ void Store(const PictureTaker& taker, const memory::System& system, PictureMomen
   picture.sequence = sequence + 1;
   there = picture;
   __atomic_store_n(&there.sequence, sequence + 2, __ATOMIC_RELEASE);
+}
+
+// The picture of the end is the one that must have room when the recording is full.
+void ReserveEndPlace() {
+  constexpr uint64_t kUses = 1024, kArenas = 32;
+  Place& end = g_pictures.places[kEndPlace];
+  if (!g_recorder.pictures.Reserve(kPlaces)) return;
+  MakeRoom(g_recorder.picture_uses, kUses, &end.first_use, &end.use_room);
+  MakeRoom(g_recorder.picture_arenas, kArenas, &end.first_arena, &end.arena_room);
 }
 
 uint32_t PlaceFor(PictureMoment moment) {
@@ -219,6 +238,7 @@ void TakePicture(PictureMoment moment) {
 }
 
 PictureMoment PictureIfDue(uint64_t rss_bytes) {
+  if (g_pictures.places[kEndPlace].use_room == 0) ReserveEndPlace();
   PublishOwnMappings();
   const uint64_t now_ns = NanosecondsSinceStart();
   recording::Header* header = g_recorder.file.header();

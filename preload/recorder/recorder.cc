@@ -341,6 +341,7 @@ void HeapStatisticsRead(uint32_t index, const HeapStatistics& statistics) {
   isolate.malloced = statistics.malloced;
   isolate.peak_malloced = statistics.peak_malloced;
   isolate.external = statistics.external;
+  isolate.external_told = statistics.external_told;
   isolate.global_handles = statistics.global_handles;
   isolate.native_contexts = statistics.native_contexts;
   isolate.detached_contexts = statistics.detached_contexts;

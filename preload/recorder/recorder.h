@@ -115,8 +115,8 @@ void LoopTurns(uint32_t isolate);
 
 // v8::HeapStatistics of one isolate, bytes. And its spaces; names are copied.
 struct HeapStatistics {
-  uint64_t total, physical, used, limit, malloced, peak_malloced, external, global_handles, native_contexts,
-      detached_contexts;
+  uint64_t total, physical, used, limit, malloced, peak_malloced, external, external_told, global_handles,
+      native_contexts, detached_contexts;
 };
 void HeapStatisticsRead(uint32_t isolate, const HeapStatistics& statistics);
 // Bytes used right after a collection, when the young garbage, and after a full one all of it, is gone.

@@ -35,6 +35,7 @@ constexpr size_t kMaxSpaces = 32;
 
 struct Reading {
   V8HeapStatistics heap;
+  uint64_t external_told;
   size_t words;  // that V8 wrote
   size_t space_count;
   V8HeapSpace spaces[kMaxSpaces];
@@ -91,6 +92,13 @@ bool Trusted(const Reading& reading) {
   return false;
 }
 
+// By nothing at all: V8 answers with the sum, and only a positive change may make it collect.
+uint64_t ExternalTold(Isolate* isolate) {
+  const auto adjust = symbols().adjust_external_memory;
+  const int64_t bytes = adjust == nullptr ? -1 : adjust(isolate, 0);
+  return bytes < 0 ? recording::kNoExternalTold : static_cast<uint64_t>(bytes);
+}
+
 void Report(uint32_t isolate, const Reading& reading) {
   const V8HeapStatistics& heap = reading.heap;
   HeapStatisticsRead(isolate, {.total = heap.total,
@@ -100,6 +108,7 @@ void Report(uint32_t isolate, const Reading& reading) {
                                .malloced = heap.malloced,
                                .peak_malloced = heap.peak_malloced,
                                .external = heap.external,
+                               .external_told = reading.external_told,
                                .global_handles = heap.global_handles_used,
                                .native_contexts = heap.native_contexts,
                                .detached_contexts = heap.detached_contexts});
@@ -123,6 +132,7 @@ void ReadHeapStatistics(IsolateRecord* record) {
   record->statistics_ns = CoarseMonotonicNanoseconds();
   Reading reading;  // 3 KB of stack
   ReadSpacesToo(record->isolate, &reading);
+  reading.external_told = ExternalTold(record->isolate);
   Guard guard;
   if (Trusted(reading)) Report(record->index, reading);
 }

@@ -56,6 +56,7 @@ constexpr Row kRows[] = {
     {"_ZN2v87Isolate18NumberOfHeapSpacesEv", FIELD(number_of_heap_spaces), Feature::kHeapStatistics},
     {"_ZN2v87Isolate22GetHeapSpaceStatisticsEPNS_19HeapSpaceStatisticsEm", FIELD(get_heap_space_statistics),
      Feature::kHeapStatistics},
+    {"_ZN2v87Isolate37AdjustAmountOfExternalAllocatedMemoryEl", FIELD(adjust_external_memory), Feature::kOptional},
     {"_ZN2v88internal7Isolate20isolate_key_created_E", FIELD(isolate_key_created), Feature::kOptional},
     {kCleanupHandles, FIELD(cleanup_handles), Feature::kOptional},
     {"_ZN4node11per_process8metadataE", FIELD(node_metadata), Feature::kOptional},

@@ -62,6 +62,7 @@ struct RuntimeSymbols {
   int (*uv_async_send)(void* handle);
   // statistics
   void (*get_heap_statistics)(Isolate*, void*);
+  int64_t (*adjust_external_memory)(Isolate*, int64_t);
   size_t (*number_of_heap_spaces)(Isolate*);
   bool (*get_heap_space_statistics)(Isolate*, void*, size_t);
   // found as addresses only

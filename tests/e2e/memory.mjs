@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import { MAJOR, NODE, file, firstLine, nodeleak, record, run, start, sum } from './harness.mjs';
 
 const ADDON = process.env.NODELEAK_E2E_ADDON;
+const FINALIZERS = process.env.NODELEAK_E2E_FINALIZERS;
 const MIB = 1 << 20;
 
 const NOTHING = { bytes: 0, touchedBytes: 0, parts: [] };
@@ -176,6 +177,39 @@ await run({
     assert(crossed.rssBytes >= 120 * MIB, `${crossed.rssBytes}`);
     assert(rss(recording).others.some((picture) => picture.at === 'rss-limit'));
     assert(fs.existsSync(target));
+  },
+
+  'what an addon holds, and what it told V8 of it'() {
+    const findings = (tell) => {
+      const program = file(`tells-${tell}.js`, `
+        const addon = require(${JSON.stringify(FINALIZERS)});
+        globalThis.kept = [];
+        for (let i = 0; i < 40; ++i) {
+          kept.push(addon.wrapped(1000003));
+          if (${tell}) addon.tell(1000003);
+        }
+        setTimeout(() => {}, 10);`);
+      const { external } = record([NODE, program]).report;
+      near(external.addons[0].heldBytes, 40 * 1000003, 'held by the addon');
+      return external.findings;
+    };
+    assert.deepStrictEqual(findings(true), []);
+    const [finding, ...others] = findings(false);
+    assert.deepStrictEqual(others, []);
+    assert.match(finding, /e2e_finalizers.node holds 38\.\d MiB, of which V8 knows [\d.]+ (B|KiB) at most/);
+  },
+
+  'blocks that were not sampled are not free'() {
+    const program = file('sampled.js', `
+      const addon = require(${JSON.stringify(FINALIZERS)});
+      globalThis.kept = [];
+      for (let i = 0; i < 50000; ++i) kept.push(addon.wrapped(2003));
+      setTimeout(() => {}, 10);`);
+    const { memory } = record([NODE, program], { flags: ['--sample=512KiB'] }).report;
+    checkSum(memory);
+    assert(line(memory, 'malloc: not recorded').touchedBytes > 90 * MIB, JSON.stringify(memory.lines));
+    assert(line(memory, 'malloc: free, but kept').touchedBytes < 10 * MIB, JSON.stringify(memory.lines));
+    assert.deepStrictEqual(memory.advice, []);
   },
 
   async 'a process that nobody records'() {

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -148,6 +149,18 @@ TEST_F(FakeProc, PagesThatWereOnlyReadAreNoMemory) {
   EXPECT_EQ(taker.uses()[0].resident, 4096u);
 }
 
+TEST_F(FakeProc, TheHugeZeroPageIsNoMemoryThoughItPassesForAFile) {
+  constexpr uint64_t kFileOrShared = 1ull << 61;
+  Write("smaps", Area("10000-14000", "rw-p", 4, ""));
+  WritePagemap(0x10, {kPresent | kFileOrShared, kPresent | kExclusive, kPresent | kFileOrShared, 0});
+  const System here = system();
+  PictureTaker taker(here, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.AddBlock({0x10000, 0x4000, 0});
+  taker.Finish(false);
+  EXPECT_EQ(taker.uses()[0].resident, 4096u);
+}
+
 TEST_F(FakeProc, WithoutPagemapTouchedPartsAreEstimatedAndItIsSaid) {
   Write("smaps", Area("10000-20000", "rw-p", 32, ""));
   const System here = system();
@@ -200,6 +213,39 @@ TEST_F(FakeProc, TheTightestGroupOfVersion2Counts) {
   const MemoryLimit limit = ReadMemoryLimit(system(), system());
   EXPECT_EQ(limit.bytes, 2000000u);  // 100,000 left there, 600,000 in its own group
   EXPECT_EQ(limit.used_bytes, 1900000u);
+}
+
+TEST_F(FakeProc, MemoryHighIsALimitThatThrottles) {
+  Write("cgroup", "0::/app\n");
+  Write("mountinfo", "41 31 0:38 / " + folder_ + "/fs rw - cgroup2 cgroup2 rw\n");
+  Write("fs/app/memory.max", "2000000\n");
+  Write("fs/app/memory.high", "max\n");
+  Write("fs/app/memory.current", "100000\n");
+  EXPECT_FALSE(ReadMemoryLimit(system(), system()).throttles);
+  Write("fs/app/memory.high", "1500000\n");
+  const MemoryLimit limit = ReadMemoryLimit(system(), system());
+  EXPECT_EQ(limit.bytes, 1500000u);
+  EXPECT_TRUE(limit.throttles);
+}
+
+TEST_F(FakeProc, Version1TellsOfLimitsThatItDoesNotShow) {
+  Write("cgroup", "4:memory:/pod/app\n");
+  Write("mountinfo", "35 31 0:32 /pod/app " + folder_ + "/fs rw - cgroup cgroup rw,memory\n");
+  Write("fs/memory.limit_in_bytes", "900000\n");
+  Write("fs/memory.usage_in_bytes", "100000\n");
+  Write("fs/memory.stat", "cache 1\nhierarchical_memory_limit 600000\nhierarchical_memsw_limit 700000\n");
+  const MemoryLimit limit = ReadMemoryLimit(system(), system());
+  EXPECT_EQ(limit.bytes, 600000u);
+  EXPECT_EQ(limit.used_bytes, 100000u);
+}
+
+// unshare --cgroup --mount; mount -t cgroup2 none /sys/fs/cgroup
+TEST_F(FakeProc, AMountOverAnotherIsTheOneThatIsSeen) {
+  Write("cgroup", "0::/\n");
+  Write("mountinfo", "20 19 0:18 /../.. " + folder_ + "/fs rw - cgroup2 none rw\n26 20 0:18 / " + folder_ +
+                         "/fs rw - cgroup2 none rw\n");
+  Write("fs/memory.max", "700000\n");
+  EXPECT_EQ(ReadMemoryLimit(system(), system()).bytes, 700000u);
 }
 
 TEST_F(FakeProc, AVersion1ContainerSeesItsGroupAsTheRoot) {
@@ -455,9 +501,11 @@ TEST(MallocHeaps, RegionsBesideOneAnotherAreWalkedToTheEnd) {
   area.kind = AreaKind::kAnonymous;
   area.resident = area.writable = kPage;
   ASSERT_TRUE(areas.Append(area));
+  Residency residency(self);
+  residency.Read(self, &areas);
   const auto found = [&] {
     PageArray<MallocHeap> heaps(self);
-    EXPECT_TRUE(FindMallocHeaps(self, areas, &heaps));
+    EXPECT_TRUE(FindMallocHeaps(self, areas, residency, &heaps));
     return heaps.empty() ? 0 : heaps[0].end - heaps[0].start;
   };
   EXPECT_EQ(found(), kRegions * kRegion);
@@ -466,6 +514,30 @@ TEST(MallocHeaps, RegionsBesideOneAnotherAreWalkedToTheEnd) {
   set_size(0, kRegions * kRegion | 1);  // a header of somebody else's
   EXPECT_EQ(found(), 0u);
   Unmap(memory, kRegions * kRegion);
+}
+
+// Where a heap or a region might begin, and nobody has been yet.
+TEST(Picture, LookingTouchesNoPage) {
+  constexpr size_t kBytes = 192ull << 20;
+  char* memory = static_cast<char*>(Map(kBytes));
+  ASSERT_NE(memory, nullptr);
+  memory[5 * kPage] = 1;
+  const auto count_present = [&] {
+    std::vector<uint64_t> entries(kBytes / kPage);
+    const int fd = open("/proc/self/pagemap", O_RDONLY);
+    EXPECT_EQ(pread(fd, entries.data(), entries.size() * 8,
+                    static_cast<off_t>(reinterpret_cast<uint64_t>(memory) / kPage * 8)),
+              static_cast<ssize_t>(entries.size() * 8));
+    close(fd);
+    return std::count_if(entries.begin(), entries.end(), [](uint64_t entry) { return (entry & kPresent) != 0; });
+  };
+  const auto before = count_present();
+  const System self = {Call, Map, Unmap, "/proc/self", getpid()};
+  PictureTaker taker(self, 1);
+  ASSERT_TRUE(taker.ReadKernel());
+  taker.Finish(true);
+  EXPECT_EQ(count_present(), before);
+  Unmap(memory, kBytes);
 }
 
 TEST(Picture, OfThisProcessAddsUpToItsRss) {

@@ -174,6 +174,74 @@ TEST(Waterfall, BlocksFromBeforeTheRecordingAreNotFree) {
   EXPECT_EQ(Line(memory, "malloc: older blocks")->touched_bytes, 70 * kMiB);
 }
 
+TEST(Waterfall, BlocksThatWereNotSampledAreNotFree) {
+  Program program;
+  program.recording.process.sample_bytes = 512 << 10;
+  PictureInfo info = Picture(120 * kMiB);
+  info.uses = {{2, 0, 9, 10 * kMiB, 10 * kMiB, 0}};
+  SetPart(MemoryPart::kBlocks, 10 * kMiB, &info);
+  SetPart(MemoryPart::kMallocFree, 90 * kMiB, &info);
+  SetPart(MemoryPart::kUnexplained, 20 * kMiB, &info);  // large ones
+  AddArena(90 * kMiB, 10 * kMiB, recording::kArenaMain, &info);
+  info.arenas[0].in_use_bytes = 85 * kMiB;
+  const Memory memory = DescribePicture(program.recording, info, program.classified);
+  EXPECT_EQ(Line(memory, kFreeLine)->touched_bytes, 15 * kMiB);
+  ASSERT_NE(Line(memory, "malloc: not recorded"), nullptr);
+  EXPECT_EQ(Line(memory, "malloc: not recorded")->touched_bytes, 95 * kMiB);
+  EXPECT_THAT(Line(memory, "malloc: not recorded")->detail, HasSubstr("not sampled"));
+  EXPECT_TRUE(memory.advice.empty());
+  EXPECT_EQ(Sum(memory), memory.rss_bytes);
+}
+
+TEST(Waterfall, BlocksThatTheRecordingLostAreNotFree) {
+  Program program;
+  program.recording.losses[static_cast<size_t>(recording::LossId::kBlocksTableFull)] = {1000, 60 * kMiB};
+  PictureInfo info = Picture(100 * kMiB);
+  SetPart(MemoryPart::kMallocFree, 100 * kMiB, &info);
+  AddArena(100 * kMiB, 0, recording::kArenaMain, &info);
+  info.arenas[0].in_use_bytes = 60 * kMiB;
+  const Memory memory = DescribePicture(program.recording, info, program.classified);
+  EXPECT_EQ(Line(memory, kFreeLine)->touched_bytes, 40 * kMiB);
+  EXPECT_THAT(Line(memory, "malloc: not recorded")->detail, HasSubstr("lost"));
+}
+
+TEST(Waterfall, WhatNobodyMappedIsLikelyTheOtherAllocators) {
+  Program program;
+  PictureInfo info = Picture(100 * kMiB);
+  info.picture.flags |= recording::kPictureOtherAllocator;
+  SetPart(MemoryPart::kMallocFree, 10 * kMiB, &info);
+  SetPart(MemoryPart::kUnexplained, 90 * kMiB, &info);
+  AddArena(10 * kMiB, 0, recording::kArenaMappedBlocks, &info);
+  const Memory memory = DescribePicture(program.recording, info, program.classified);
+  EXPECT_EQ(Line(memory, kFreeLine)->touched_bytes, 100 * kMiB);
+  EXPECT_EQ(Line(memory, kFreeLine)->parts[0].name, "likely");
+  EXPECT_EQ(Line(memory, kUnexplainedLine)->bytes, 0u);
+  EXPECT_EQ(Sum(memory), memory.rss_bytes);
+}
+
+TEST(Waterfall, TwoArenasAreNotCalledOne) {
+  Program program;
+  PictureInfo info = Picture(500 * kMiB);
+  SetPart(MemoryPart::kMallocFree, 400 * kMiB, &info);
+  AddArena(220 * kMiB, 0, recording::kArenaMain, &info);
+  AddArena(180 * kMiB, 0, 0, &info);
+  const Memory memory = DescribePicture(program.recording, info, program.classified);
+  ASSERT_EQ(memory.advice.size(), 1u);
+  EXPECT_THAT(memory.advice[0], HasSubstr("would not help much: 220.0 MiB of it is in one arena"));
+}
+
+TEST(Waterfall, ShortRunsAreNoCaseForTrim) {
+  Program program;
+  PictureInfo info = Picture(500 * kMiB);
+  SetPart(MemoryPart::kMallocFree, 400 * kMiB, &info);
+  AddArena(400 * kMiB, 0, recording::kArenaMain, &info);
+  info.arenas[0].free_chunks = 800 << 10;
+  info.arenas[0].free_bytes = 400 * kMiB;
+  const Memory memory = DescribePicture(program.recording, info, program.classified);
+  ASSERT_EQ(memory.advice.size(), 1u);
+  EXPECT_THAT(memory.advice[0], HasSubstr("malloc_trim would give little back, its free runs have 512 B on average"));
+}
+
 TEST(Waterfall, AnotherAllocatorGetsNoAdviceAboutGlibc) {
   Program program;
   PictureInfo info = Picture(100 * kMiB);

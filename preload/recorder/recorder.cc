@@ -193,8 +193,9 @@ void Freeing(const void* address) {
 }
 
 void CollectionBegins() {
+  if (!IsRecording() || SampleRate() != 0) return;
   ThreadState* state = CurrentThreadState();
-  if (!IsRecording() || SampleRate() != 0 || state == nullptr) return;
+  if (state == nullptr) return;
   const Beginning from = FindBeginning(*state, reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
   WalkStack(from.caller, from.bounds, &state->stack);
   g_recorder.stacks.Learn(state->stack, &state->resolve);

@@ -139,14 +139,14 @@ uint64_t ReadHierarchicalLimit(const System& own, const Path& folder) {
   return bytes;
 }
 
-// Of one group. Returns its hard limit; 0: none.
-uint64_t ConsiderGroup(const System& own, const Hierarchy& hierarchy, const Path& folder, MemoryLimit* tightest) {
+// Of one group. Returns its hard limit.
+MemoryLimit ConsiderGroup(const System& own, const Hierarchy& hierarchy, const Path& folder, MemoryLimit* tightest) {
   const char* hard = hierarchy.v2 ? "memory.max" : "memory.limit_in_bytes";
-  const uint64_t bytes = ReadNumber(own, folder, hard, 0);
-  const uint64_t used = ReadNumber(own, folder, hierarchy.v2 ? "memory.current" : "memory.usage_in_bytes", 0);
-  Consider({bytes, used, false}, tightest);
-  if (hierarchy.v2) Consider({ReadNumber(own, folder, "memory.high", 0), used, true}, tightest);
-  return bytes;
+  const char* usage = hierarchy.v2 ? "memory.current" : "memory.usage_in_bytes";
+  const MemoryLimit limit = {ReadNumber(own, folder, hard, 0), ReadNumber(own, folder, usage, 0), false};
+  Consider(limit, tightest);
+  if (hierarchy.v2) Consider({ReadNumber(own, folder, "memory.high", 0), limit.used_bytes, true}, tightest);
+  return limit;
 }
 
 // From the process's group up to the mount's root: the one with the least left.
@@ -162,11 +162,12 @@ void FindTightest(const System& own, const Hierarchy& hierarchy, MemoryLimit* ti
   const bool outside = StartsWith(below, strlen(below), "/..") || (root.length > 1 && !is_below);
   if (!outside && strcmp(below, "/") != 0 && !folder.Append(below, strlen(below))) return;
   const uint64_t of_all = hierarchy.v2 ? 0 : ReadHierarchicalLimit(own, folder);
-  const uint64_t own_used = hierarchy.v2 ? 0 : ReadNumber(own, folder, "memory.usage_in_bytes", 0);
+  uint64_t own_used = 0;
   bool is_hidden = of_all != 0;
-  for (;;) {
-    const uint64_t bytes = ConsiderGroup(own, hierarchy, folder, tightest);
-    if (bytes != 0 && bytes <= of_all) is_hidden = false;
+  for (bool is_own = true;; is_own = false) {
+    const MemoryLimit hard = ConsiderGroup(own, hierarchy, folder, tightest);
+    if (is_own) own_used = hard.used_bytes;
+    if (hard.bytes != 0 && hard.bytes <= of_all) is_hidden = false;
     if (folder.length <= top) break;
     while (folder.length > top && folder.text[folder.length - 1] != '/') --folder.length;
     if (folder.length > top) --folder.length;  // the slash

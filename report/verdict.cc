@@ -201,16 +201,15 @@ Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
   if (IsUnseen(evidence)) return Unseen(evidence, thirds);
   if (IsOnePieceOfWork(evidence)) return Startup(evidence, "allocated in one go, in a few turns of the event loop");
   if (std::string why = WhyTooFew(evidence, thirds); !why.empty()) return New(std::move(why));
-  if (thirds.FallsWithAge()) {
-    Judgement unsure = New("fewer of the old are left than of the young: a cache that turns over, or too few to tell");
-    unsure.evidence.push_back(AgesSentence(thirds));
-    return unsure;
-  }
-  if (thirds.RisesWithAge()) {
-    Judgement unsure = New("ever fewer are kept: a cache that has what is asked for often, or too few to tell");
-    unsure.evidence.push_back(AgesSentence(thirds));
-    return unsure;
-  }
+  const auto unsure = [&](const char* why) {
+    Judgement judgement = New(why);
+    judgement.evidence.push_back(AgesSentence(thirds));
+    return judgement;
+  };
+  if (thirds.FallsWithAge())
+    return unsure("fewer of the old are left than of the young: a cache that turns over, or too few to tell");
+  if (thirds.RisesWithAge())
+    return unsure("ever fewer are kept: a cache that has what is asked for often, or too few to tell");
   if (FillsUp(evidence, thirds)) return {Verdict::kBounded, Confidence::kLikely, {FillsUpSentence(evidence)}, {}};
   Judgement growing = {
       Verdict::kGrowing, ConfidenceOfGrowth(evidence, thirds), {AgesSentence(thirds)}, RateOf(evidence)};

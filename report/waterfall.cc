@@ -246,12 +246,18 @@ class Waterfall {
     AddUnknownInUse(in_use);
   }
 
+  // What nobody has mapped, for a line that explains it.
+  uint64_t TakeUnexplained() {
+    const uint64_t bytes = picture_.part(MemoryPart::kUnexplained).resident;
+    unexplained_ -= bytes;
+    return bytes;
+  }
+
   // Of an allocator that is not libc's we know only the areas where blocks lie. What else nobody has mapped is its own,
   // too, as far as can be told: it keeps areas whose blocks are all free.
   void AddEmptyAreas(MemoryLine* free) {
-    const uint64_t empty = picture_.part(MemoryPart::kUnexplained).resident;
+    const uint64_t empty = TakeUnexplained();
     if (empty == 0) return;
-    unexplained_ -= empty;
     free->bytes += empty;
     free->parts.push_back({"likely", empty, empty, "memory without a block in it that nobody else has mapped"});
   }
@@ -267,8 +273,7 @@ class Waterfall {
       return AddLine({"malloc: older blocks", bytes, bytes,
                       unread ? absl::StrCat("not recorded", or_free) : "allocated before the recording"});
     // Large ones have mappings of their own, which belong to nobody else.
-    const uint64_t mapped = picture_.part(MemoryPart::kUnexplained).resident;
-    unexplained_ -= mapped;
+    const uint64_t mapped = TakeUnexplained();
     AddLine({"malloc: not recorded", bytes + mapped, bytes + mapped,
              absl::StrCat(missing_ == Missing::kNotSampled ? "blocks that were not sampled: see the groups' estimates"
                                                            : "blocks that the recording lost",

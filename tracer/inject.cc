@@ -157,7 +157,8 @@ absl::Status InjectLibrary(const RemoteMemory& memory, const RemoteObjects& obje
   std::vector<LibraryImage> missing;
   for (LibraryImage& image : *images)
     if (objects.FindByBaseName(image.name) == nullptr) missing.push_back(std::move(image));
-  for (LibraryImage& image : missing) FitToOlderLibc(LibcOf(objects), &image);
+  const LibcFeatures libc = LibcOf(objects);
+  for (LibraryImage& image : missing) FitToOlderLibc(libc, &image);
   return Injection(memory, objects, *caller, std::move(missing)).Run();
 }
 

@@ -119,6 +119,13 @@ void StackTable::ForgetCached() {
   }
 }
 
+StackTable::Lookup StackTable::BeginLookup(v8::ResolveBuffer* room) const {
+  Lookup lookup;
+  lookup.room = room;
+  lookup.forgets = __atomic_load_n(&forgets_, __ATOMIC_SEQ_CST);
+  return lookup;
+}
+
 uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, v8::ResolveBuffer* room, LossId* lost) {
   const uint64_t hash = walked->hash ^ (static_cast<uint64_t>(thread) + 1) * 0xd6e8feb86659fd93ull;
   uint64_t& slot = CacheSlot(hash);
@@ -126,9 +133,7 @@ uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, v8::ResolveBuffe
   const uint64_t cached = __atomic_load_n(&slot, __ATOMIC_ACQUIRE);
   constexpr uint64_t kIndexMask = (1u << kIndexBits) - 1;
   if ((cached & ~kIndexMask) == tag && cached != 0) return static_cast<uint32_t>(cached & kIndexMask);
-  Lookup lookup;
-  lookup.room = room;
-  lookup.forgets = __atomic_load_n(&forgets_, __ATOMIC_SEQ_CST);
+  Lookup lookup = BeginLookup(room);
   const uint32_t stack = Intern(walked, thread, &lookup);
   if (stack > kIndexMask) {  // kNoIndex, or more stacks than the cache can name
     *lost = lookup.timed_out ? LossId::kLockTimeout : LossId::kStacksTableFull;
@@ -140,9 +145,7 @@ uint32_t StackTable::Find(WalkedStack* walked, uint32_t thread, v8::ResolveBuffe
 }
 
 void StackTable::Learn(const WalkedStack& walked, v8::ResolveBuffer* room) {
-  Lookup lookup;
-  lookup.room = room;
-  lookup.forgets = __atomic_load_n(&forgets_, __ATOMIC_SEQ_CST);
+  Lookup lookup = BeginLookup(room);
   for (uint32_t i = 0; i < walked.depth; ++i) {
     const WalkedFrame& frame = walked.frames[i];
     ShownFrames shown;

@@ -69,6 +69,7 @@ class StackTable {
     bool timed_out = false;  // the lock was not to be had
   };
   class Held;
+  Lookup BeginLookup(v8::ResolveBuffer* room) const;
 
   uint32_t Intern(WalkedStack* walked, uint32_t thread, Lookup* lookup);
   // False when the recording is full, or the lock was not to be had.

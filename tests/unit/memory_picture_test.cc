@@ -55,6 +55,8 @@ class FakeProc : public ::testing::Test {
   }
   ~FakeProc() override { std::filesystem::remove_all(folder_); }
 
+  void ExpectPagesOfZerosToBeNoMemory(uint64_t zeros);
+
   System system() const { return {Call, Map, Unmap, folder_.c_str(), 0}; }
   void Write(const std::string& name, const std::string& text) const {
     std::filesystem::create_directories(std::filesystem::path(folder_ + "/" + name).parent_path());
@@ -138,9 +140,10 @@ TEST_F(FakeProc, TheBreakMayGoOnInAMapping) {
   EXPECT_EQ(SumOfParts(taker.picture()), taker.picture().rss_bytes);
 }
 
-TEST_F(FakeProc, PagesThatWereOnlyReadAreNoMemory) {
-  Write("smaps", Area("10000-14000", "rw-p", 4, ""));  // the zero page is not counted in there
-  WritePagemap(0x10, {kPresent, kPresent | kExclusive, kPresent, 0});
+// One page of four was written to; pages of zeros, as the kernel shows them by `zeros`, are not counted in smaps.
+void FakeProc::ExpectPagesOfZerosToBeNoMemory(uint64_t zeros) {
+  Write("smaps", Area("10000-14000", "rw-p", 4, ""));
+  WritePagemap(0x10, {zeros, kPresent | kExclusive, zeros, 0});
   const System here = system();
   PictureTaker taker(here, 1);
   ASSERT_TRUE(taker.ReadKernel());
@@ -149,16 +152,11 @@ TEST_F(FakeProc, PagesThatWereOnlyReadAreNoMemory) {
   EXPECT_EQ(taker.uses()[0].resident, 4096u);
 }
 
+TEST_F(FakeProc, PagesThatWereOnlyReadAreNoMemory) { ExpectPagesOfZerosToBeNoMemory(kPresent); }
+
 TEST_F(FakeProc, TheHugeZeroPageIsNoMemoryThoughItPassesForAFile) {
   constexpr uint64_t kFileOrShared = 1ull << 61;
-  Write("smaps", Area("10000-14000", "rw-p", 4, ""));
-  WritePagemap(0x10, {kPresent | kFileOrShared, kPresent | kExclusive, kPresent | kFileOrShared, 0});
-  const System here = system();
-  PictureTaker taker(here, 1);
-  ASSERT_TRUE(taker.ReadKernel());
-  taker.AddBlock({0x10000, 0x4000, 0});
-  taker.Finish(false);
-  EXPECT_EQ(taker.uses()[0].resident, 4096u);
+  ExpectPagesOfZerosToBeNoMemory(kPresent | kFileOrShared);
 }
 
 TEST_F(FakeProc, WithoutPagemapTouchedPartsAreEstimatedAndItIsSaid) {

@@ -216,7 +216,7 @@ struct Stack {
   uint64_t allocated_bytes, allocated_blocks;
   uint64_t freed_bytes, freed_blocks;
   uint32_t first_tick, last_tick;  // of an allocation
-  uint64_t reserved;
+  uint64_t at_checkpoint;          // the writer's: sum of the four totals when a checkpoint last looked
 };
 static_assert(sizeof(Stack) == 64);
 enum StackFlag : uint32_t { kStackTruncated = 1, kStackIncomplete = 2, kStackMapping = 4 };
@@ -422,7 +422,8 @@ struct Checkpoint {
   uint64_t rss_bytes;
 };
 static_assert(sizeof(Checkpoint) == 32);
-// Only stacks that have live blocks, or allocated since the checkpoint before.
+// Only stacks that allocated or freed since the checkpoint before (kCheckpointsAreChanges), by rising index; a stack
+// that is left out has what it had. Without that flag: all stacks that have live blocks or allocated since.
 struct CheckpointEntry {
   uint32_t stack;
   uint32_t live_blocks;  // saturates
@@ -527,6 +528,7 @@ enum HeaderFlag : uint32_t {
   kIsAttached = 32,        // watched from the middle of its life on: what was allocated before is unknown
   kOtherAllocator = 64,    // malloc is not libc's
   kSampleAutomatic = 128,  // sample_bytes is the latest of several
+  kCheckpointsAreChanges = 256,
 };
 
 struct alignas(4096) Header {

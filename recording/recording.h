@@ -130,8 +130,8 @@ struct Recording {
   std::vector<HeapSpaceInfo> spaces;
   std::vector<TimelineSample> timeline;
   std::vector<Checkpoint> checkpoints;
-  std::vector<CheckpointEntry> checkpoint_entries;
-  std::vector<PictureInfo> pictures;  // at most one of each moment
+  std::vector<CheckpointEntry> checkpoint_entries;  // what changed since the checkpoint before
+  std::vector<PictureInfo> pictures;                // at most one of each moment
   std::vector<OwnMapping> own_mappings;
   Confirmation confirmation = {};          // the last one; kind is a known one
   std::vector<FreedByGc> freed_by_gc;      // entry i is of stack i; those behind its end freed nothing

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "recording/block_sort.h"
@@ -201,6 +202,32 @@ void ValidateTimeline(Recording* recording) {
   Torn(recording, before - timeline.size(), "samples of the timeline are out of order or too many: left out");
 }
 
+// An older writer names every stack that has live blocks, each time: one that is not named any more has none left.
+void KeepChangesOfCheckpoints(Recording* recording) {
+  std::vector<CheckpointEntry> changes;
+  absl::flat_hash_map<uint32_t, CheckpointEntry> before;
+  for (Checkpoint& checkpoint : recording->checkpoints) {
+    const uint64_t first = changes.size();
+    absl::flat_hash_map<uint32_t, CheckpointEntry> now;
+    for (uint64_t i = 0; i < checkpoint.entry_count; ++i) {
+      const CheckpointEntry& entry = recording->checkpoint_entries[checkpoint.first_entry + i];
+      now[entry.stack] = entry;
+      before.erase(entry.stack);
+      changes.push_back(entry);
+    }
+    for (auto& [stack, entry] : before) {
+      if (entry.live_blocks == 0 && entry.live_bytes == 0) continue;
+      entry.live_blocks = 0;
+      entry.live_bytes = 0;
+      changes.push_back(entry);
+    }
+    checkpoint.first_entry = first;
+    checkpoint.entry_count = static_cast<uint32_t>(changes.size() - first);
+    before = std::move(now);
+  }
+  recording->checkpoint_entries = std::move(changes);
+}
+
 void ValidateCheckpoints(Recording* recording) {
   const uint64_t entries = recording->checkpoint_entries.size();
   uint64_t wrong_stacks = 0;
@@ -211,11 +238,13 @@ void ValidateCheckpoints(Recording* recording) {
   for (const Checkpoint& checkpoint : recording->checkpoints) {
     const bool in_table =
         checkpoint.first_entry <= entries && checkpoint.entry_count <= entries - checkpoint.first_entry;
-    const bool in_order = good.empty() || checkpoint.time_ns >= good.back().time_ns;
+    const bool in_order = good.empty() || (checkpoint.time_ns >= good.back().time_ns &&
+                                           checkpoint.first_entry >= good.back().first_entry + good.back().entry_count);
     if (in_table && in_order && good.size() < kMaxCheckpoints) good.push_back(checkpoint);
   }
   const uint64_t wrong = recording->checkpoints.size() - good.size();
   recording->checkpoints = std::move(good);
+  if ((recording->process.flags & kCheckpointsAreChanges) == 0) KeepChangesOfCheckpoints(recording);
   Damage(recording, wrong_stacks,
          "entries of checkpoints point to stacks that do not exist: counted under 'unknown stack'");
   Torn(recording, wrong, "checkpoints are out of order, too many or not whole: left out");

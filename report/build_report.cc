@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "recording/process.h"
@@ -104,19 +105,34 @@ Totals SumTotals(const Recording& recording, const std::vector<KindTotal>& kinds
 
 // --- timeline: samples are many and know no kinds, checkpoints are few and do
 
-std::vector<KindTotal> KindsAt(const Recording& recording, const recording::Checkpoint& checkpoint,
-                               const std::vector<Kind>& kind_of_stack) {
-  KindTable kinds = EmptyKinds();
-  for (uint64_t i = 0; i < checkpoint.entry_count; ++i) {
-    const recording::CheckpointEntry& entry = recording.checkpoint_entries[checkpoint.first_entry + i];
-    // Of mappings a checkpoint knows what was mapped, not what was unmapped.
-    if ((recording.stacks[entry.stack].flags & recording::kStackMapping) != 0) continue;
-    KindTotal& total = kinds[static_cast<size_t>(kind_of_stack[entry.stack])];
-    total.live_bytes += entry.live_bytes;
-    total.live_blocks += entry.live_blocks;
+// What is alive of each kind, from checkpoint to checkpoint.
+class KindsOverTime {
+ public:
+  KindsOverTime(const Recording& recording, const std::vector<Kind>& kind_of_stack)
+      : recording_(recording), kind_of_stack_(kind_of_stack), live_of_stack_(recording.stacks.size()) {}
+
+  std::vector<KindTotal> At(const recording::Checkpoint& checkpoint) {
+    for (uint64_t i = 0; i < checkpoint.entry_count; ++i) {
+      const recording::CheckpointEntry& entry = recording_.checkpoint_entries[checkpoint.first_entry + i];
+      // Of mappings a checkpoint knows what was mapped, not what was unmapped.
+      if ((recording_.stacks[entry.stack].flags & recording::kStackMapping) != 0) continue;
+      Live& live = live_of_stack_[entry.stack];
+      KindTotal& total = kinds_[static_cast<size_t>(kind_of_stack_[entry.stack])];
+      total.live_bytes += entry.live_bytes - std::exchange(live.bytes, entry.live_bytes);
+      total.live_blocks += entry.live_blocks - std::exchange(live.blocks, entry.live_blocks);
+    }
+    return HeaviestFirst(kinds_);
   }
-  return HeaviestFirst(kinds);
-}
+
+ private:
+  struct Live {
+    uint64_t bytes = 0, blocks = 0;
+  };
+  const Recording& recording_;
+  const std::vector<Kind>& kind_of_stack_;
+  std::vector<Live> live_of_stack_;
+  KindTable kinds_ = EmptyKinds();
+};
 
 TimelinePoint PointOf(const recording::TimelineSample& sample) {
   TimelinePoint point;
@@ -136,12 +152,14 @@ std::vector<TimelinePoint> MakeTimeline(const Recording& recording, const std::v
   std::vector<TimelinePoint> points;
   points.reserve(recording.timeline.size());
   for (const recording::TimelineSample& sample : recording.timeline) points.push_back(PointOf(sample));
+  KindsOverTime kinds(recording, kind_of_stack);
   for (const recording::Checkpoint& checkpoint : recording.checkpoints) {
     const double seconds = static_cast<double>(checkpoint.time_ns) / 1e9;
+    std::vector<KindTotal> now = kinds.At(checkpoint);
     const auto nearest = std::min_element(points.begin(), points.end(), [&](const auto& left, const auto& right) {
       return std::abs(left.t_seconds - seconds) < std::abs(right.t_seconds - seconds);
     });
-    if (nearest != points.end()) nearest->by_kind = KindsAt(recording, checkpoint, kind_of_stack);
+    if (nearest != points.end()) nearest->by_kind = std::move(now);
   }
   return points;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/types/span.h"
 
@@ -20,12 +21,18 @@ bool IsMapping(const Recording& recording, uint32_t stack) {
   return (recording.stacks[stack].flags & recording::kStackMapping) != 0;
 }
 
-uint64_t LiveBytes(const Recording& recording, const Checkpoint& checkpoint) {
+// At each checkpoint.
+std::vector<uint64_t> LiveBytes(const Recording& recording) {
+  std::vector<uint64_t> live_of_stack(recording.stacks.size()), sums;
   uint64_t bytes = 0;
-  for (const CheckpointEntry& entry : EntriesOf(recording, checkpoint)) {
-    if (!IsMapping(recording, entry.stack)) bytes += entry.live_bytes;
+  for (const Checkpoint& checkpoint : recording.checkpoints) {
+    for (const CheckpointEntry& entry : EntriesOf(recording, checkpoint)) {
+      if (IsMapping(recording, entry.stack)) continue;
+      bytes += entry.live_bytes - std::exchange(live_of_stack[entry.stack], entry.live_bytes);
+    }
+    sums.push_back(bytes);
   }
-  return bytes;
+  return sums;
 }
 
 uint64_t Distance(uint64_t left, uint64_t right) { return left > right ? left - right : right - left; }
@@ -48,10 +55,11 @@ const Checkpoint* FindCheckpointBeforeGc(const Recording& recording) {
   const Checkpoint* best = nullptr;
   uint64_t best_distance = 0;
   const uint64_t began_ns = CollectionAtEndBegan(recording);
+  const std::vector<uint64_t> live_bytes = LiveBytes(recording);
   size_t count = recording.checkpoints.size();
   while (count > 0 && recording.checkpoints[count - 1].time_ns > began_ns) --count;
   for (size_t i = count - std::min(count, kYoungest); i < count; ++i) {
-    const uint64_t distance = Distance(LiveBytes(recording, recording.checkpoints[i]), expected);
+    const uint64_t distance = Distance(live_bytes[i], expected);
     if (distance > tolerance || (best != nullptr && distance > best_distance)) continue;
     best = &recording.checkpoints[i];
     best_distance = distance;

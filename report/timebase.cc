@@ -77,9 +77,9 @@ std::vector<Timebase::Sum> Timebase::SumsOf(const std::vector<uint32_t>& stacks)
     if (curve == curves_.end()) continue;
     for (size_t i = 0; i < curve->second.size(); ++i) {
       const Point& point = curve->second[i];
-      sums[point.checkpoint].live_bytes += point.live_bytes;  // where it is left out, it has nothing
       const size_t until = i + 1 < curve->second.size() ? curve->second[i + 1].checkpoint : sums.size();
-      for (size_t k = point.checkpoint; k < until; ++k) {  // a checkpoint leaves out who has nothing and did nothing
+      for (size_t k = point.checkpoint; k < until; ++k) {  // a checkpoint leaves out who did nothing
+        sums[k].live_bytes += point.live_bytes;
         sums[k].allocated_blocks += point.blocks;
         sums[k].allocated_bytes += point.bytes;
       }

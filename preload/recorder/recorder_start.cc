@@ -146,8 +146,7 @@ bool AttachTables() {
   g_recorder.isolates.Attach(file, TableId::kIsolates, 32);
   g_recorder.spaces.Attach(file, TableId::kSpaces, 64);
   g_recorder.timeline.Attach(file, TableId::kTimeline, 512);
-  g_recorder.checkpoints.Attach(file, TableId::kCheckpoints, recording::kMaxCheckpoints * 2);
-  g_recorder.checkpoint_entries.Attach(file, TableId::kCheckpointEntries, 1024);
+  g_recorder.checkpoints.Attach(file);
   AttachPictures(file);
   g_recorder.freed_by_gc.Attach(file, TableId::kFreedByGc, 1024);
   g_recorder.gc_answers.Attach(file, TableId::kGcAnswers, 64);
@@ -172,6 +171,7 @@ void DescribeProcess(const RecorderOptions& options, const char* executable) {
   header->exit_code = -1;
   StartSampling(options.sample_bytes);
   header->sample_bytes = SampleRate() != 0 ? 1ull << SampleRate() : 0;
+  header->flags |= recording::kCheckpointsAreChanges;
   if (SamplingIsAutomatic()) header->flags |= recording::kSampleAutomatic;
   header->on_rss_bytes = options.on_rss_bytes;
   if (!options.gc_at_end) header->gc_at_end = static_cast<uint32_t>(recording::GcAtEnd::kOff);
@@ -257,7 +257,6 @@ void ReleaseRecording() {
   g_recorder.spaces = {};
   g_recorder.timeline = {};
   g_recorder.checkpoints = {};
-  g_recorder.checkpoint_entries = {};
   g_recorder.modules = {};
   g_recorder.pictures = {};
   g_recorder.picture_uses = {};

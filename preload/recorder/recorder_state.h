@@ -5,6 +5,7 @@
 
 #include "preload/recorder/append_table.h"
 #include "preload/recorder/block_table.h"
+#include "preload/recorder/checkpoints.h"
 #include "preload/recorder/range_table.h"
 #include "preload/recorder/recorder.h"
 #include "preload/recorder/recording_file.h"
@@ -32,9 +33,8 @@ struct RecorderState {
   SpinLock isolate_lock = {};  // appends to isolates and spaces
   AppendTable<recording::Isolate> isolates = {};
   AppendTable<recording::HeapSpace> spaces = {};
-  AppendTable<recording::TimelineSample> timeline = {};  // watcher thread only
-  AppendTable<recording::Checkpoint> checkpoints = {};   // watcher thread only
-  AppendTable<recording::CheckpointEntry> checkpoint_entries = {};
+  AppendTable<recording::TimelineSample> timeline = {};    // watcher thread only
+  Checkpoints checkpoints = {};                            // watcher thread only
   AppendTable<recording::FreedByGc> freed_by_gc = {};      // confirmation.cc
   AppendTable<recording::GcAnswer> gc_answers = {};        // appended to by the watcher thread only
   AppendTable<recording::OlderBuffer> older_buffers = {};  // older_buffers.cc

@@ -16,9 +16,6 @@
 namespace nodeleak::preload {
 namespace {
 
-using recording::Checkpoint;
-using recording::CheckpointEntry;
-using recording::Stack;
 using recording::TimelineSample;
 
 constexpr uint64_t kFirstSampleIntervalNs = 100'000'000;
@@ -79,60 +76,12 @@ void AddSample(uint64_t now_ns) {
   timeline.Append(sample);
 }
 
-// Drops every second checkpoint and closes the gaps in their entries. Readers see none in the meantime.
-void ThinCheckpoints() {
-  AppendTable<Checkpoint>& checkpoints = g_recorder.checkpoints;
-  AppendTable<CheckpointEntry>& entries = g_recorder.checkpoint_entries;
-  const uint64_t count = checkpoints.count();
-  checkpoints.Publish(0);
-  uint64_t used = 0;
-  for (uint64_t i = 0; i < count / 2; ++i) {
-    Checkpoint kept = checkpoints[2 * i + 1];
-    for (uint64_t e = 0; e < kept.entry_count; ++e) entries[used + e] = entries[kept.first_entry + e];
-    kept.first_entry = used;
-    used += kept.entry_count;
-    checkpoints[i] = kept;
-  }
-  entries.Publish(used);
-  checkpoints.Publish(count / 2);
-  g_schedule.checkpoint_interval_ns *= 2;
-}
-
 void AddCheckpoint(uint64_t now_ns) {
-  AppendTable<Checkpoint>& checkpoints = g_recorder.checkpoints;
-  AppendTable<CheckpointEntry>& entries = g_recorder.checkpoint_entries;
-  if (checkpoints.count() >= recording::kMaxCheckpoints) ThinCheckpoints();
-  const uint32_t since_tick =
-      checkpoints.count() == 0
-          ? 0
-          : static_cast<uint32_t>(checkpoints[checkpoints.count() - 1].time_ns / recording::kTickNanoseconds);
-  Checkpoint checkpoint = {};
-  checkpoint.time_ns = now_ns;
-  checkpoint.first_entry = entries.count();
-  checkpoint.mark_compacts = g_recorder.file.header()->major_gcs;
-  checkpoint.rss_bytes = ReadRssBytes();
-  const uint64_t stacks = g_recorder.stacks.count();
-  for (uint32_t i = 0; i < stacks; ++i) {
-    const Stack& stack = g_recorder.stacks[i];
-    const uint64_t freed_bytes = __atomic_load_n(&stack.freed_bytes, __ATOMIC_RELAXED);
-    const uint64_t freed_blocks = __atomic_load_n(&stack.freed_blocks, __ATOMIC_RELAXED);
-    const uint64_t bytes = __atomic_load_n(&stack.allocated_bytes, __ATOMIC_RELAXED);
-    const uint64_t blocks = __atomic_load_n(&stack.allocated_blocks, __ATOMIC_RELAXED);
-    if (blocks == 0 || (bytes <= freed_bytes && stack.last_tick < since_tick)) continue;
-    CheckpointEntry entry = {};
-    entry.stack = i;
-    entry.live_bytes = bytes > freed_bytes ? bytes - freed_bytes : 0;
-    const uint64_t live_blocks = blocks > freed_blocks ? blocks - freed_blocks : 0;
-    entry.live_blocks = live_blocks < 0xffffffffu ? static_cast<uint32_t>(live_blocks) : 0xffffffffu;
-    entry.allocated_bytes = bytes;
-    entry.allocated_blocks = blocks;
-    if (entries.Append(entry) == recording::kNoIndex) {  // no room: no checkpoint rather than half of one
-      entries.Publish(checkpoint.first_entry);
-      return;
-    }
-    ++checkpoint.entry_count;
-  }
-  if (checkpoints.Append(checkpoint) == recording::kNoIndex) entries.Publish(checkpoint.first_entry);
+  recording::Checkpoint moment = {};
+  moment.time_ns = now_ns;
+  moment.mark_compacts = g_recorder.file.header()->major_gcs;
+  moment.rss_bytes = ReadRssBytes();
+  if (g_recorder.checkpoints.Add(moment, g_recorder.stacks)) g_schedule.checkpoint_interval_ns *= 2;
 }
 
 void MarkCheckpoint() {

@@ -390,6 +390,31 @@ TEST(Reader, CheckpointsNameEntriesThatAreThere) {
   EXPECT_THAT(Parse(bytes).checkpoints, IsEmpty());
 }
 
+TEST(Reader, AnOlderRecordingsCheckpointsBecomeChanges) {
+  RecordingBuilder builder;
+  const uint32_t stack = builder.AddStack({builder.AddMarkerFrame(MarkerId::kNotWalked)});
+  builder.AddCheckpoint(1000, 1, {{0, 1, 37, 37, 1}, {stack, 3, 1999, 50021, 7}});
+  builder.AddCheckpoint(2000, 2, {{0, 1, 37, 37, 1}});
+  builder.AddCheckpoint(3000, 2, {{0, 1, 37, 37, 1}});
+  const Recording recording = Parse(builder.Build());
+  ASSERT_EQ(recording.checkpoints.size(), 3u);
+  ASSERT_EQ(recording.checkpoints[1].entry_count, 2u) << "one stack is not named any more";
+  const CheckpointEntry& gone = recording.checkpoint_entries[recording.checkpoints[1].first_entry + 1];
+  EXPECT_EQ(gone.stack, stack);
+  EXPECT_EQ(gone.live_bytes, 0u);
+  EXPECT_EQ(gone.allocated_blocks, 7u);
+  EXPECT_EQ(recording.checkpoints[2].entry_count, 1u);
+}
+
+TEST(Reader, CheckpointsDoNotShareEntries) {
+  RecordingBuilder builder;
+  builder.AddCheckpoint(1000, 1, {{0, 1, 37, 37, 1}});
+  builder.AddCheckpoint(2000, 2, {{0, 2, 47, 47, 2}});
+  std::vector<char> bytes = builder.Build();
+  EntryOf<Checkpoint>(&bytes, TableId::kCheckpoints, 1)->first_entry = 0;
+  EXPECT_EQ(Parse(bytes).checkpoints.size(), 1u);
+}
+
 TEST(Reader, ThreadsIsolatesAndSpacesAreLinked) {
   RecordingBuilder builder;
   const uint32_t worker = builder.AddThread("a-long-thread-name", ThreadRole::kWorker, 1, 1999);

@@ -35,7 +35,8 @@ struct Program {
       recording.checkpoints.push_back(
           {.time_ns = (i + 7) * kSecond, .mark_compacts = i == 0 ? 3u : 4u, .entry_count = i == 2 ? 1u : 0u});
     }
-    recording.checkpoints.push_back({.time_ns = 10 * kSecond, .mark_compacts = 7, .entry_count = 0});
+    recording.checkpoint_entries.push_back({.stack = 1, .live_bytes = 0});  // what that collection frees
+    recording.checkpoints.push_back({.time_ns = 10 * kSecond, .mark_compacts = 7, .entry_count = 1, .first_entry = 1});
   }
   ClassifiedUse Classified(size_t use) { return {.use = &uses[use], .kind = Kind::kArrayBuffer}; }
   // What node allocates for finalizers that wait since the GC at the end.

@@ -46,5 +46,22 @@ TEST(Timebase, AllocationsBetweenCheckpointsAreOnStraightLines) {
   EXPECT_DOUBLE_EQ(timebase.AllocatedBy(1, 7.5), 90);
 }
 
+TEST(Timebase, AStackThatACheckpointLeavesOutHasWhatItHad) {
+  Recording recording = Program(10);
+  recording.stacks.resize(3);
+  for (uint32_t i = 0; i < 3; ++i) {
+    recording.checkpoints.push_back({.time_ns = (i + 1) * kSecond, .entry_count = 1, .first_entry = i});
+  }
+  recording.checkpoint_entries = {{.stack = 1, .live_bytes = 100, .allocated_bytes = 300, .allocated_blocks = 3},
+                                  {.stack = 2, .live_bytes = 7, .allocated_bytes = 7, .allocated_blocks = 1},
+                                  {.stack = 1, .live_bytes = 0, .allocated_bytes = 300, .allocated_blocks = 3}};
+  const std::vector<Timebase::Sum> sums = Timebase(recording).SumsOf({1, 2});
+  ASSERT_EQ(sums.size(), 3u);
+  EXPECT_EQ(sums[0].live_bytes, 100);
+  EXPECT_EQ(sums[1].live_bytes, 107);
+  EXPECT_EQ(sums[1].allocated_bytes, 307);
+  EXPECT_EQ(sums[2].live_bytes, 7);
+}
+
 }  // namespace
 }  // namespace nodeleak::report

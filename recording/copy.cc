@@ -109,7 +109,7 @@ class Copier {
     CopyTable<GcAnswer>(TableId::kGcAnswers);
     CopyTable<OlderBuffer>(TableId::kOlderBuffers);
     CopyTable<BufferList>(TableId::kBufferLists);
-    CopyTable<Isolate>(TableId::kIsolates);
+    PutTable(TableId::kIsolates, reader_->ReadIsolates());
     CopyTable<Stack>(TableId::kStacks);
     CopyTable<Thread>(TableId::kThreads);
     CopyTable<StackNode>(TableId::kStackNodes);
@@ -208,6 +208,9 @@ absl::Status Copy(const std::string& from, const std::string& to) {
 
   const bool running = IsProcessRunning(header->pid, header->process_start_ticks);
   RawReader reader(*source, *header, running);
+  reader.RememberIsolates();
+  header = ReadHeader(*source);
+  if (!header.ok()) return header.status();
   MarkAsCopy(running, &*header);
   if (absl::Status status = Copier(&reader, &*file, &*header).CopyAll(); !status.ok()) return status;
   return file->Finish(to);

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cstddef>
 
 #include "absl/status/status.h"
@@ -128,6 +129,13 @@ void RawReader::WaitForWriter(uint32_t attempt) const {
   }
   const timespec pause = {0, kSleepNanoseconds};
   nanosleep(&pause, nullptr);
+}
+
+TableCopy<Isolate> RawReader::ReadIsolates() {
+  TableCopy<Isolate> copy = ReadTable<Isolate>(TableId::kIsolates);
+  const size_t known = std::min(copy.entries.size(), isolates_before_.size());
+  std::copy_n(isolates_before_.begin(), known, copy.entries.begin());
+  return copy;
 }
 
 TableCopy<Range> RawReader::ReadRanges(bool* torn) {

@@ -55,6 +55,13 @@ class RawReader {
     return copy;
   }
 
+  // How often each isolate has collected, and when, must be no news to the blocks: garbage that was still there when
+  // they were read, and collected right after, would pass for kept. So isolates are remembered before anything else is
+  // read; the header that counts is one read after that. ReadIsolates comes where what refers to them has been read:
+  // what it adds are isolates that were not there before.
+  void RememberIsolates() { isolates_before_ = ReadTable<Isolate>(TableId::kIsolates).entries; }
+  TableCopy<Isolate> ReadIsolates();
+
   // kRanges moves its entries: read under Header::ranges_sequence.
   TableCopy<Range> ReadRanges(bool* torn);
 
@@ -105,6 +112,7 @@ class RawReader {
   const uint64_t shards_offset_;
   const uint32_t attempts_;
   uint64_t budget_;
+  std::vector<Isolate> isolates_before_;
 };
 
 }  // namespace nodeleak::recording

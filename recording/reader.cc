@@ -227,7 +227,7 @@ TornParts ReadParts(RawReader* reader, const Header& header, bool running, Recor
   ReadInto(reader, TableId::kGcAnswers, &recording->gc_answers, recording);
   ReadInto(reader, TableId::kOlderBuffers, &recording->older_buffers, recording);
   ReadInto(reader, TableId::kBufferLists, &recording->buffer_lists, recording);
-  ReadInto(reader, TableId::kIsolates, &recording->isolates, recording);
+  Take(reader->ReadIsolates(), &recording->isolates, recording);
   ReadInto(reader, TableId::kStacks, &recording->stacks, recording);
   ReadInto(reader, TableId::kThreads, &raw->threads, recording);
   ReadInto(reader, TableId::kStackNodes, &recording->stack_nodes, recording);
@@ -312,6 +312,10 @@ absl::StatusOr<Recording> ReadRecordingFrom(const ByteSource& source) {
   const bool may_run = (header->flags & kIsSnapshot) == 0;
   const bool running = may_run && IsProcessRunning(header->pid, header->process_start_ticks);
 
+  RawReader reader(source, *header, running);
+  reader.RememberIsolates();
+  header = ReadHeader(source);
+  if (!header.ok()) return header.status();
   Recording recording;
   FillProcess(*header, running, &recording);
   FillTotals(*header, &recording);
@@ -321,7 +325,6 @@ absl::StatusOr<Recording> ReadRecordingFrom(const ByteSource& source) {
         absl::StrCat("the file is cut short: ", size, " of ", header->file_bytes, " bytes are there"));
   }
   RawTables raw;
-  RawReader reader(source, *header, running);
   const TornParts torn = ReadParts(&reader, *header, running, &recording, &raw);
   ResolveTexts(*header, raw, &recording);
   ValidateFrames(&recording);

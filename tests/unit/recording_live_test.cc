@@ -40,6 +40,7 @@ class LiveRecording : public testing::Test {
       builder.AddStack({builder.AddFrame(frame)});
     }
     builder.AddBlocks(kBlocks, 1999, 0);
+    builder.AddIsolate({});
     builder.AddCheckpoint(1000, 0, {{0, 1, 1, 1, 1}});
     builder.AddCheckpoint(2000, 0, {{0, 2, 2, 2, 2}});
     EXPECT_TRUE(builder.WriteTo(path_));
@@ -228,6 +229,22 @@ TEST_F(LiveRecording, EveryTableIsReadAfterThoseThatReferToIt) {
   uint32_t newest = 0;
   for (const Block& block : recording->blocks) newest = std::max(newest, block.stack);
   EXPECT_GT(newest, kShardCount);  // or nothing happened meanwhile
+}
+
+// The process ends while it is read: its last collections come after the blocks, which would seem to have survived
+// them.
+TEST_F(LiveRecording, ACollectionAfterTheBlocksWereReadDoesNotCount) {
+  auto* isolate =
+      reinterpret_cast<Isolate*>(base_ + header()->tables[static_cast<uint32_t>(TableId::kIsolates)].extents[0]);
+  isolate->mark_compacts = 1;
+  const InterruptedSource source({base_, bytes_}, [&](uint64_t offset) {
+    if (offset == shards()[77].offset) isolate->mark_compacts += 2;
+  });
+  absl::StatusOr<Recording> recording = ReadRecordingFrom(source);
+  ASSERT_TRUE(recording.ok());
+  ASSERT_EQ(recording->isolates.size(), 1u);
+  EXPECT_EQ(recording->isolates[0].mark_compacts, 1u);
+  EXPECT_GT(isolate->mark_compacts, 1u);
 }
 
 TEST_F(LiveRecording, CheckpointsThatAreThinnedMeanwhileKeepTheirOwnEntries) {

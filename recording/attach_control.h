@@ -16,7 +16,7 @@
 namespace nodeleak::recording {
 
 inline constexpr uint64_t kAttachMagic = 0x484341544b4c4e00ull;
-inline constexpr uint32_t kAttachVersion = 5;  // one more with every change of this file or of what the rows mean
+inline constexpr uint32_t kAttachVersion = 6;  // one more with every change of this file or of what the rows mean
 
 enum class AttachState : uint32_t {
   kInert = 0,      // loaded, nothing runs
@@ -33,6 +33,13 @@ enum class AttachRequest : uint32_t {
   kRelease = 2,  // no thread is inside the recorder any more: unmap everything and end
   kCollect =
       3,  // the picture of the end, and the freeze; the shim makes it kNone when the main thread cannot be reached
+};
+
+// What a borrowed thread is to do in kAttachSafePointSymbol.
+enum class AttachSafePoint : uint32_t {
+  kMeet = 0,       // its isolate is made known; where its event loop sleeps, or in Atomics.wait
+  kEnd = 1,        // and the picture of the end is taken, then the freeze; in the loop of the main thread
+  kInterrupt = 2,  // made known when V8 looks for interrupts next; in compiled JavaScript
 };
 
 // One function of the program that is hooked, by the shim's function of the same name.
@@ -99,7 +106,8 @@ static_assert(sizeof(AttachControl) ==
 
 // The names that the shim exports for the tracer.
 inline constexpr char kAttachControlSymbol[] = "nodeleak_attach_control";
-inline constexpr char kAttachStartSymbol[] = "nodeleak_attach_start";           // int(): 0 or errno
-inline constexpr char kAttachSafePointSymbol[] = "nodeleak_attach_safe_point";  // int(int end): 1, or 0 for "not here"
+inline constexpr char kAttachStartSymbol[] = "nodeleak_attach_start";  // int(): 0 or errno
+inline constexpr char kAttachSafePointSymbol[] =
+    "nodeleak_attach_safe_point";  // int(AttachSafePoint): 1; 0 for "not here"
 
 }  // namespace nodeleak::recording

@@ -61,10 +61,11 @@ void WriteAnswers(const Report& report, TextCanvas* out) {
   }
   // An isolate from before is met where its loop sleeps, when its loop turns, or when it collects garbage by itself.
   if (report.process.is_attached)
-    out->Wrapped("  ",
-                 "A worker that has not been at its event loop since nodeleak attached (Atomics.wait, native code) is "
-                 "not known yet, "
-                 "and was not asked.");
+    out->Wrapped(
+        "  ",
+        "A worker that has been in native code ever since nodeleak attached (or in JavaScript without a JIT) is "
+        "not known yet, "
+        "and was not asked.");
 }
 
 // One part of what went of one group.

@@ -35,7 +35,9 @@ constexpr milliseconds kCallPatience(5000), kCallLimit(5000);
 
 absl::Status About(const AttachTarget& target, absl::string_view verb, const absl::Status& status) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat("cannot ", verb, " ", target.pid, ": ", status.message()));
+  const bool runs = recording::IsProcessRunning(static_cast<uint32_t>(target.pid), target.start_ticks);
+  return absl::Status(status.code(), absl::StrCat("cannot ", verb, " ", target.pid, ": ",
+                                                  runs ? status.message() : "it has ended meanwhile"));
 }
 
 bool IsRecordingFile(const std::string& path) {
@@ -111,13 +113,13 @@ class AttachSession::Impl {
     }
     if (!IsNode()) return absl::OkStatus();
     process_->MeetIsolates();
-    process_->MeetSleepersIfDue();
+    process_->MeetTheOthersIfDue();
     return absl::OkStatus();
   }
 
   Progress Look() {
     TracedThread::LetGoOfLatecomers();
-    if (IsNode()) process_->MeetSleepersIfDue();
+    if (IsNode()) process_->MeetTheOthersIfDue();
     Progress progress;
     Header header;
     const absl::StatusOr<AttachState> state = process_->State();

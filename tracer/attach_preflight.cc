@@ -131,6 +131,18 @@ std::string ExplainRefusal(pid_t pid) {
 
 namespace {
 
+// A process that is ending has no program for a moment, too.
+bool IsKernelThread(pid_t pid) {
+  constexpr uint32_t kOfTheKernel = 0x00200000;        // PF_KTHREAD
+  const std::string stat = ReadProcFile(pid, "stat");  // "id (name) state ppid pgrp session tty tpgid flags ..."
+  const size_t name_end = stat.rfind(')');
+  if (name_end == std::string::npos) return false;
+  const std::vector<std::string> fields =
+      absl::StrSplit(absl::string_view(stat).substr(name_end + 1), ' ', absl::SkipEmpty());
+  uint32_t flags = 0;
+  return fields.size() > 6 && absl::SimpleAtoi(fields[6], &flags) && (flags & kOfTheKernel) != 0;
+}
+
 absl::StatusOr<AttachTarget> Check(pid_t pid) {
   const std::string status = ReadProcFile(pid, "status");
   if (status.empty()) return Refuse("there is no such process");
@@ -140,7 +152,8 @@ absl::StatusOr<AttachTarget> Check(pid_t pid) {
   if (absl::Status checked = CheckState(status); !checked.ok()) return checked;
   UniqueFd executable(open(ProcPath(pid, "exe").c_str(), O_RDONLY | O_CLOEXEC));
   if (!executable.valid()) {
-    if (errno == ENOENT) return Refuse("it has no program: it is a thread of the kernel");
+    if (errno == ENOENT)
+      return Refuse(IsKernelThread(pid) ? "it has no program: it is a thread of the kernel" : "it is ending");
     if (errno == EACCES || errno == EPERM) return Refuse(ExplainRefusal(pid));
     return Refuse(absl::StrCat("cannot open its program: ", strerror(errno)));
   }

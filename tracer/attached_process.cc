@@ -10,7 +10,6 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "tracer/inject.h"
 #include "tracer/proc_files.h"
 #include "tracer/test_point.h"
@@ -20,6 +19,7 @@ namespace {
 
 using recording::AttachControl;
 using recording::AttachRequest;
+using recording::AttachSafePoint;
 using recording::AttachState;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
@@ -32,6 +32,8 @@ constexpr milliseconds kQuietPatience(2000);  // for threads inside the recorder
 constexpr milliseconds kMeetPatience(100);
 constexpr milliseconds kMeetLimit(3000);
 constexpr milliseconds kMeetWorkersPatience(1000);  // for all of them
+constexpr milliseconds kMeetAllComputingPatience(100);
+constexpr milliseconds kMeetComputingPatience(20);  // to be in compiled JavaScript, not in V8 or a library
 constexpr milliseconds kCollectPatience(200);       // for the event loop to sleep
 constexpr milliseconds kCollectLimit(60'000);       // a heap of gigabytes
 constexpr milliseconds kTurnsPatience(1000);        // for two turns of the loop and another collection
@@ -64,13 +66,6 @@ absl::StatusOr<UniqueFd> Claim(const AttachTarget& target) {
   return absl::FailedPreconditionError(errno == EADDRINUSE
                                            ? std::string("another nodeleak is at work on it at this moment")
                                            : absl::StrCat("cannot claim it: ", strerror(errno)));
-}
-
-// A thread's id, or a process's, as the process itself knows it, in its own pid namespace.
-uint32_t InnermostId(pid_t pid, absl::string_view status_file, absl::string_view field) {
-  const std::vector<std::string> ids =
-      absl::StrSplit(StatusField(ReadProcFile(pid, status_file), field), absl::ByAnyChar("\t "), absl::SkipEmpty());
-  return ids.empty() ? 0 : static_cast<uint32_t>(strtoul(ids.back().c_str(), nullptr, 10));
 }
 
 }  // namespace
@@ -111,7 +106,7 @@ absl::Status AttachedProcess::Inject(const std::string& shim_path) {
 absl::StatusOr<AttachState> AttachedProcess::State() const {
   const absl::StatusOr<AttachControl> control = shim_->ReadControl();
   if (!control.ok()) return control.status();
-  if (control->pid != InnermostId(target_.pid, "status", "NSpid")) return AttachState::kInert;
+  if (control->pid != ReadInnermostPid(target_.pid)) return AttachState::kInert;
   return static_cast<AttachState>(control->state);
 }
 
@@ -156,35 +151,41 @@ absl::Status AttachedProcess::InstallHooks() {
   return status;
 }
 
-void AttachedProcess::MeetSleepers() {
+void AttachedProcess::MeetTheOthers() {
   const absl::StatusOr<AttachControl> control = shim_->ReadControl();
-  if (!control.ok() || control->wait_builtin == 0) return;
+  if (!control.ok()) return;
   const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return;
   const auto begin = steady_clock::now();
-  for (pid_t thread : ThreadsInFutex(target_.pid)) {
-    if (steady_clock::now() - begin > kMeetWorkersPatience) return;
-    if (met_sleepers_.count(thread) != 0) continue;
-    const auto met = caller->Call({RemoteStep::Call(shim_->safe_point(), {0})},
-                                  Borrow::InWait(thread, control->wait_builtin), milliseconds(0), kMeetLimit);
-    if (met.ok() && static_cast<int32_t>((*met)[0]) == 1) met_sleepers_.insert(thread);
-  }
+  const auto meet = [&](Borrow which, pid_t thread, AttachSafePoint what, milliseconds patience) {
+    if (met_threads_.count(thread) != 0 || steady_clock::now() - begin > kMeetWorkersPatience) return;
+    const auto met = caller->Call({RemoteStep::Call(shim_->safe_point(), {static_cast<uint64_t>(what)})}, which,
+                                  patience, kMeetLimit);
+    if (met.ok() && static_cast<int32_t>((*met)[0]) == 1) met_threads_.insert(thread);
+  };
+  for (pid_t thread : ThreadsThatCompute(target_.pid))
+    if (steady_clock::now() - begin < kMeetAllComputingPatience)
+      meet(Borrow::InCompiledCode(thread), thread, AttachSafePoint::kInterrupt, kMeetComputingPatience);
+  if (control->wait_builtin == 0) return;
+  for (pid_t thread : ThreadsInFutex(target_.pid))
+    meet(Borrow::InWait(thread, control->wait_builtin), thread, AttachSafePoint::kMeet, milliseconds(0));
 }
 
-void AttachedProcess::MeetSleepersIfDue() {
+void AttachedProcess::MeetTheOthersIfDue() {
   constexpr milliseconds kSeldom(30'000);
-  if (steady_clock::now() < meet_sleepers_at_) return;
-  MeetSleepers();
-  meet_sleepers_at_ = steady_clock::now() + meet_sleepers_again_;
-  meet_sleepers_again_ = std::min(meet_sleepers_again_ * 2, kSeldom);
+  if (steady_clock::now() < meet_others_at_) return;
+  MeetTheOthers();
+  meet_others_at_ = steady_clock::now() + meet_others_again_;
+  meet_others_again_ = std::min(meet_others_again_ * 2, kSeldom);
 }
 
 absl::StatusOr<bool> AttachedProcess::Collect() {
-  MeetSleepers();
+  MeetTheOthers();
   absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return caller.status();
-  const absl::StatusOr<std::vector<uint64_t>> done = caller->Call(
-      {RemoteStep::Call(shim_->safe_point(), {1})}, Borrow::InLoop(target_.pid), kCollectPatience, kCollectLimit);
+  const absl::StatusOr<std::vector<uint64_t>> done =
+      caller->Call({RemoteStep::Call(shim_->safe_point(), {static_cast<uint64_t>(AttachSafePoint::kEnd)})},
+                   Borrow::InLoop(target_.pid), kCollectPatience, kCollectLimit);
   if (!done.ok() && !absl::IsUnavailable(done.status())) return done.status();
   if (!done.ok() || static_cast<int32_t>((*done)[0]) != 1) return CollectByTheRecorder();
   // Two turns of the loop, for finalizers, and what they let go is collected; then it freezes.
@@ -206,13 +207,14 @@ absl::StatusOr<bool> AttachedProcess::CollectByTheRecorder() {
   return false;
 }
 
-void AttachedProcess::MeetIsolates() const {
+void AttachedProcess::MeetIsolates() {
   const absl::StatusOr<RemoteCaller> caller = RemoteCaller::Create(memory_, *objects_, &*shim_);
   if (!caller.ok()) return;
   const auto meet = [&](pid_t thread, milliseconds patience) {
-    const auto ignored =
-        caller->Call({RemoteStep::Call(shim_->safe_point(), {0})}, Borrow::InLoop(thread), patience, kMeetLimit);
-    static_cast<void>(ignored);
+    const auto met =
+        caller->Call({RemoteStep::Call(shim_->safe_point(), {static_cast<uint64_t>(AttachSafePoint::kMeet)})},
+                     Borrow::InLoop(thread), patience, kMeetLimit);
+    if (met.ok() && static_cast<int32_t>((*met)[0]) == 1) met_threads_.insert(thread);
   };
   meet(target_.pid, kMeetPatience);
   // The others may be no workers: then the call finds no isolate.
@@ -229,8 +231,7 @@ bool AttachedProcess::IsAnyThreadInside(StoppedWorld* world, const AttachControl
         static_cast<RemoteAddress>(stopped.registers.fs_base + static_cast<uint64_t>(control.depth_offset));
     uint32_t depth = 0;
     if (!memory_.TryRead(depth_at, &depth, sizeof depth) || depth == 0) return false;
-    const std::string status_file = absl::StrCat("task/", stopped.thread.id(), "/status");
-    return control.watcher == 0 || InnermostId(target_.pid, status_file, "NSpid") != control.watcher;
+    return control.watcher == 0 || ReadInnermostThreadId(target_.pid, stopped.thread.id()) != control.watcher;
   });
 }
 

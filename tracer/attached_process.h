@@ -42,15 +42,16 @@ class AttachedProcess {
   absl::Status PlanHooks();
   absl::Status InstallHooks();
   // Meets those of threads that sleep in Atomics.wait, where pools of workers spend their time without ever coming to
-  // their loops. Ever more rarely, by itself: each thread in a futex that is not known stands still for a moment.
-  void MeetSleepers();
-  void MeetSleepersIfDue();
+  // their loops, and of threads that compute and do not come there either. Ever more rarely, by itself: each of these
+  // threads that is not known stands still for a moment.
+  void MeetTheOthers();
+  void MeetTheOthersIfDue();
   // A full collection, the picture of the end and the freeze, on the thread of the event loop. False: that could not
   // be.
   absl::StatusOr<bool> Collect();
   // Meets the isolates of the main thread and of workers early, where their loops sleep; the others are met at their
   // loops' next turns.
-  void MeetIsolates() const;
+  void MeetIsolates();
   // Freezes the recording when it is not frozen, takes the hooks out, unmaps the recording when no thread is inside the
   // recorder any more, and leaves the shim inert. Whatever state it is in.
   absl::Status CleanUp();
@@ -76,9 +77,9 @@ class AttachedProcess {
   std::unique_ptr<RemoteObjects> objects_;
   std::optional<ShimInProcess> shim_;
   HookPlans plans_;
-  std::set<pid_t> met_sleepers_;
-  std::chrono::steady_clock::time_point meet_sleepers_at_;
-  std::chrono::milliseconds meet_sleepers_again_ = std::chrono::milliseconds(500);
+  std::set<pid_t> met_threads_;
+  std::chrono::steady_clock::time_point meet_others_at_;
+  std::chrono::milliseconds meet_others_again_ = std::chrono::milliseconds(500);
   std::vector<std::string> notes_;
   std::vector<std::chrono::microseconds> pauses_;
 };

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tracer/proc_files.h"
 #include "tracer/remote_stub.h"
@@ -73,9 +74,11 @@ std::vector<Candidate> FindCandidates(pid_t pid, Borrow which, bool also_running
     const std::string sleeps_in = ReadProcFile(pid, absl::StrCat("task/", thread, "/syscall"));
     if (sleeps_in.empty()) continue;
     if (isdigit(static_cast<unsigned char>(sleeps_in[0])) == 0) {
-      if (also_running && !which.in_loop() && !which.in_wait()) candidates.push_back({thread, kCostOfRunning});
+      const bool wanted = which.in_compiled_code() || (also_running && !which.in_loop() && !which.in_wait());
+      if (wanted) candidates.push_back({thread, kCostOfRunning});
       continue;
     }
+    if (which.in_compiled_code()) continue;
     const long number = atol(sleeps_in.c_str());
     if (which.in_wait()) {
       if (number == SYS_futex) candidates.push_back({thread, 0});
@@ -141,6 +144,17 @@ bool IsInAtomicsWait(const RemoteMemory& memory, const RemoteObjects& objects, c
          IsChainOfWait(objects, UnwindStack(memory, objects, registers), builtin);
 }
 
+// In memory that belongs to no file: not what V8 is made of, but what it has made.
+bool IsInCompiledCode(const RemoteMemory& memory, const RemoteObjects& objects, uint64_t pc) {
+  const auto& all = objects.all();
+  if (std::any_of(all.begin(), all.end(), [pc](const RemoteObject& object) { return object.range.Contains(pc); }))
+    return false;
+  const std::vector<Mapping> mappings = ReadMappings(memory.pid());
+  return std::any_of(mappings.begin(), mappings.end(), [pc](const Mapping& mapping) {
+    return mapping.range.Contains(pc) && (mapping.path.empty() || absl::StartsWith(mapping.path, "[anon:"));
+  });
+}
+
 // Why the stopped thread cannot be taken; empty: it can.
 std::string WhyNot(const RemoteMemory& memory, const RemoteObjects& objects, const UnsafeCode& unsafe,
                    const Candidate& candidate, const BorrowedThread& borrowed, Borrow which) {
@@ -152,6 +166,8 @@ std::string WhyNot(const RemoteMemory& memory, const RemoteObjects& objects, con
   if (which.in_wait() && (borrowed.registers.orig_rax != SYS_futex ||
                           !IsInAtomicsWait(memory, objects, borrowed.registers, which.wait_builtin())))
     return "it was not in Atomics.wait";
+  if (which.in_compiled_code() && !IsInCompiledCode(memory, objects, borrowed.registers.rip))
+    return "it was not in compiled JavaScript";
   if (!HasRoomOnStack(memory.pid(), borrowed.registers)) return "its stack is too small";
   const std::string place = unsafe.Find(memory, borrowed.registers);
   return place.empty() ? "" : absl::StrCat("it was inside ", place);
@@ -163,6 +179,13 @@ std::vector<pid_t> ThreadsInLoop(pid_t pid) {
   std::vector<pid_t> threads;
   for (pid_t thread : ReadThreadIds(pid))
     if (!FindCandidates(pid, Borrow::InLoop(thread), false).empty()) threads.push_back(thread);
+  return threads;
+}
+
+std::vector<pid_t> ThreadsThatCompute(pid_t pid) {
+  std::vector<pid_t> threads;
+  for (pid_t thread : ReadThreadIds(pid))
+    if (!FindCandidates(pid, Borrow::InCompiledCode(thread), false).empty()) threads.push_back(thread);
   return threads;
 }
 

@@ -1,6 +1,6 @@
-// Outside. Finds a thread of another process that can be borrowed for a call: one that sleeps in the kernel, holds no
-// lock that matters and has room on its stack. Only that one is stopped; all others run on, so no lock that one of them
-// holds can block what is called.
+// Outside. Finds a thread of another process that can be borrowed for a call: one that sleeps in the kernel or runs
+// compiled JavaScript, holds no lock that matters and has room on its stack. Only that one is stopped; all others run
+// on, so no lock that one of them holds can block what is called.
 #pragma once
 
 #include <sys/types.h>
@@ -26,19 +26,27 @@ class Borrow {
   // interrupted for.
   static Borrow InWait(pid_t thread, uint64_t builtin) { return Borrow(thread, builtin); }
 
-  bool in_loop() const { return thread_ != 0 && wait_builtin_ == 0; }
+  // This one, while it runs code that V8 has compiled: it holds no lock of V8's or libc's there.
+  static Borrow InCompiledCode(pid_t thread) { return Borrow(thread, 0, true); }
+
+  bool in_loop() const { return thread_ != 0 && wait_builtin_ == 0 && !in_compiled_code_; }
   bool in_wait() const { return wait_builtin_ != 0; }
+  bool in_compiled_code() const { return in_compiled_code_; }
   uint64_t wait_builtin() const { return wait_builtin_; }
   bool Allows(pid_t thread) const { return thread_ == 0 || thread == thread_; }
 
  private:
-  explicit Borrow(pid_t thread, uint64_t builtin = 0) : thread_(thread), wait_builtin_(builtin) {}
+  explicit Borrow(pid_t thread, uint64_t builtin = 0, bool in_compiled_code = false)
+      : thread_(thread), wait_builtin_(builtin), in_compiled_code_(in_compiled_code) {}
   pid_t thread_;
   uint64_t wait_builtin_;
+  bool in_compiled_code_;
 };
 
 // Those that sleep in the poll of an event loop just now, or of something like one.
 std::vector<pid_t> ThreadsInLoop(pid_t pid);
+// Those that run, or wait for a processor.
+std::vector<pid_t> ThreadsThatCompute(pid_t pid);
 // Those that wait for a lock or a condition, of JavaScript or not.
 std::vector<pid_t> ThreadsInFutex(pid_t pid);
 

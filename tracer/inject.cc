@@ -83,10 +83,12 @@ class Injection {
     absl::Status status = MakeFiles(MFD_CLOEXEC | kMfdExec);
     if (status.ok() && descriptors_[0] == -EINVAL) status = MakeFiles(MFD_CLOEXEC);
     if (!status.ok()) return status;
-    if (descriptors_[0] < 0)
+    if (descriptors_[0] < 0) {
+      const int error = static_cast<int>(-descriptors_[0]);
       return absl::PermissionDeniedError(
-          absl::StrCat("it may not create a memory file (memfd_create: ", strerror(static_cast<int>(-descriptors_[0])),
-                       "); is it under a seccomp filter?"));
+          absl::StrCat("it cannot create a memory file (memfd_create: ", strerror(error), ")",
+                       error == EPERM || error == ENOSYS || error == EACCES ? "; is it under a seccomp filter?" : ""));
+    }
     for (size_t i = 0; i < images_.size(); ++i) {
       status = WriteImage(memory_.pid(), static_cast<int>(descriptors_[i]), images_[i]);
       if (!status.ok()) return status;

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <memory>
@@ -44,6 +45,12 @@ std::vector<int> ReadNumberedEntries(const std::string& path) {
   return numbers;
 }
 
+uint32_t ParseInnermostId(const std::string& status, absl::string_view field) {
+  const std::vector<std::string> ids =
+      absl::StrSplit(StatusField(status, field), absl::ByAnyChar("\t "), absl::SkipEmpty());
+  return ids.empty() ? 0 : static_cast<uint32_t>(strtoul(ids.back().c_str(), nullptr, 10));
+}
+
 }  // namespace
 
 std::string ReadWholeFile(const std::string& path) {
@@ -70,6 +77,11 @@ char ReadThreadState(pid_t thread) {
   const std::string stat = ReadProcFile(thread, "stat");  // "id (name) state ...", any character in the name
   const size_t name_end = stat.rfind(')');
   return name_end == std::string::npos || name_end + 2 >= stat.size() ? 'X' : stat[name_end + 2];
+}
+
+uint32_t ReadInnermostPid(pid_t pid) { return ParseInnermostId(ReadProcFile(pid, "status"), "NStgid"); }
+uint32_t ReadInnermostThreadId(pid_t pid, pid_t thread) {
+  return ParseInnermostId(ReadProcFile(pid, absl::StrCat("task/", thread, "/status")), "NSpid");
 }
 
 std::vector<pid_t> ReadThreadIds(pid_t pid) { return ReadNumberedEntries(ProcPath(pid, "task")); }

@@ -20,6 +20,10 @@ std::string ReadProcFile(pid_t pid, absl::string_view name);
 // The value of "Name:\tvalue" in /proc/PID/status; empty: no such line.
 std::string StatusField(absl::string_view status, absl::string_view name);
 
+// A process's id, or that of one of its threads, as it knows itself in its own pid namespace; 0: it is gone.
+uint32_t ReadInnermostPid(pid_t pid);
+uint32_t ReadInnermostThreadId(pid_t pid, pid_t thread);
+
 std::vector<pid_t> ReadThreadIds(pid_t pid);
 char ReadThreadState(pid_t thread);           // 'R' runs or waits for a processor, 'S' sleeps...; 'X': it is gone
 std::vector<int> ReadDescriptors(pid_t pid);  // the numbers of its open files

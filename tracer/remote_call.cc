@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tracer/proc_files.h"
+#include "tracer/remote_unwind.h"
 #include "tracer/test_point.h"
 
 namespace nodeleak::tracer {
@@ -60,34 +61,51 @@ absl::StatusOr<RemoteCaller> RemoteCaller::Create(const RemoteMemory& memory, co
   return RemoteCaller(memory, objects, shim, room);
 }
 
-// A tracer that was killed may have left a call that still runs: its code lies where ours would go.
-bool RemoteCaller::IsAnyThreadInRoom() const {
+// A tracer that was killed may have left a call that still runs: its code lies where ours would go. A thread that does
+// not stop may be in it.
+bool RemoteCaller::IsInRoom(const RemoteMailbox::Content& call) const {
   for (pid_t id : ReadThreadIds(memory_->pid())) {
+    if (ReadInnermostThreadId(memory_->pid(), id) != call.thread) continue;
     absl::StatusOr<TracedThread> thread = TracedThread::Seize(id);
-    if (!thread.ok()) continue;
+    if (!thread.ok()) return !absl::IsNotFound(thread.status());
     thread->Interrupt();
     constexpr milliseconds kPatience(200);
-    if (thread->AwaitStop(kPatience) != TracedThread::Stop::kStopped) continue;
-    if (IsInRoom(*thread)) return true;
+    const TracedThread::Stop stop = thread->AwaitStop(kPatience);
+    return stop == TracedThread::Stop::kStopped ? IsInRoom(*thread, call) : stop == TracedThread::Stop::kTimeout;
   }
   return false;
 }
 
-// Runs the stub, or will return into it from what it called or from a signal handler.
-bool RemoteCaller::IsInRoom(const TracedThread& stopped) const {
+// Runs the stub, or will return into it from what it called or from a signal handler. A call that is over leaves words
+// on the stack that look like that, below what a thread that went deeper since has not written to: where the stub is
+// about to begin, or has done its calls, the unwind tables decide.
+bool RemoteCaller::IsInRoom(const TracedThread& stopped, const RemoteMailbox::Content& call) const {
+  constexpr size_t kWords = 8192, kMostWords = 128 * 1024;
+  constexpr size_t kBelievableFrames = 3;
   const absl::StatusOr<user_regs_struct> registers = stopped.ReadRegisters();
   if (!registers.ok()) return false;
-  constexpr size_t kWords = 8192;
-  std::vector<uint64_t> words = memory_->ReadWords(static_cast<RemoteAddress>(registers->rsp), kWords);
-  words.push_back(registers->rip);
-  return std::any_of(words.begin(), words.end(), [this](uint64_t word) { return room_.code.Contains(word); });
+  if (room_.code.Contains(registers->rip)) return true;
+  const uint64_t below = (call.stack - registers->rsp) / sizeof(uint64_t);
+  // A handler may have a stack of its own.
+  const size_t count = call.stack > registers->rsp && below < kMostWords ? below : kWords;
+  const std::vector<uint64_t> words = memory_->ReadWords(static_cast<RemoteAddress>(registers->rsp), count);
+  if (std::none_of(words.begin(), words.end(), [this](uint64_t word) { return room_.code.Contains(word); }))
+    return false;
+  if (call.state == RemoteMailbox::kRunning) return true;
+  const std::vector<RemoteFrame> frames = UnwindStack(*memory_, *objects_, *registers);
+  return frames.size() < kBelievableFrames ||
+         std::any_of(frames.begin(), frames.end(),
+                     [this](const RemoteFrame& frame) { return room_.code.Contains(frame.pc); });
 }
 
 absl::Status RemoteCaller::AwaitEarlierCall() const {
   const auto begin = steady_clock::now();
-  uint64_t word = 0;
-  while (memory_->TryRead(room_.data.start, &word, sizeof word) && word == RemoteMailbox::kBusy) {
-    if (!IsAnyThreadInRoom()) return absl::OkStatus();  // it was killed before it let the thread run
+  const auto is_call = [](uint64_t state) {
+    return state == RemoteMailbox::kPrepared || state == RemoteMailbox::kRunning || state == RemoteMailbox::kDone;
+  };
+  RemoteMailbox::Content call;
+  while (memory_->TryRead(room_.data.start, &call, sizeof call) && is_call(call.state)) {
+    if (!IsInRoom(call)) return absl::OkStatus();  // it never ran, or has come back, or its thread has ended
     if (steady_clock::now() - begin > kEarlierCallLimit)
       return absl::UnavailableError(
           "a call of an earlier nodeleak, which was killed, still runs there; try again later");
@@ -119,11 +137,11 @@ absl::Status RemoteCaller::Run(BorrowedThread* borrowed, const std::vector<Remot
     return absl::FailedPreconditionError("the unused bytes in the pages of its libraries are too few for a call");
   std::vector<uint8_t> before(stub.size());
   if (absl::Status status = memory_->Read(room_.code.start, before.data(), before.size()); !status.ok()) return status;
-  std::vector<uint64_t> empty(RemoteMailbox::Bytes(steps.size()) / sizeof(uint64_t), 0);
-  empty[0] = RemoteMailbox::kBusy;
-  if (absl::Status status = memory_->Write(mailbox.address, empty.data(), empty.size() * sizeof(uint64_t));
-      !status.ok())
-    return status;
+  RemoteMailbox::Content call = {};
+  call.state = RemoteMailbox::kPrepared;
+  call.thread = ReadInnermostThreadId(memory_->pid(), borrowed->thread.id());
+  call.stack = borrowed->registers.rsp;
+  if (absl::Status status = memory_->WriteValue(mailbox.address, call); !status.ok()) return status;
   if (absl::Status status = memory_->Write(room_.code.start, stub.data(), stub.size()); !status.ok()) return status;
 
   ReachTestPoint("before registers");
@@ -139,9 +157,11 @@ absl::Status RemoteCaller::Run(BorrowedThread* borrowed, const std::vector<Remot
   if (absl::Status status = borrowed->thread.Continue(0); !status.ok()) return status;
   ReachTestPoint("during call");
   if (absl::Status status = AwaitDone(borrowed, limit); !status.ok()) return status;
-  if (HasLeftRoom(borrowed)) return memory_->Write(room_.code.start, before.data(), before.size());
-  // It looks as if the thread was still to return there: the code stays, and the next call looks first.
-  return memory_->WriteValue(mailbox.address, RemoteMailbox::kBusy);
+  ReachTestPoint("call done");
+  call.state = RemoteMailbox::kDone;
+  if (!HasLeftRoom(borrowed, call)) return absl::OkStatus();  // the code stays, and the next call looks first
+  if (absl::Status status = memory_->Write(room_.code.start, before.data(), before.size()); !status.ok()) return status;
+  return memory_->WriteValue(mailbox.address, RemoteMailbox::kFree);
 }
 
 // Until the stub has written its last word; passes signals on meanwhile.
@@ -154,6 +174,9 @@ absl::Status RemoteCaller::AwaitDone(BorrowedThread* borrowed, milliseconds limi
       borrowed->thread.StayStopped();
     } else if (event == TracedThread::Event::kSignal && IsFault(signal)) {
       const absl::StatusOr<user_regs_struct> at = borrowed->thread.ReadRegisters();
+      // It stands still: in a moment this is no call any more.
+      if (absl::Status status = memory_->WriteValue(room_.data.start, RemoteMailbox::kPrepared); !status.ok())
+        return status;
       if (absl::Status status = borrowed->thread.WriteRegisters(borrowed->registers); !status.ok()) return status;
       return absl::InternalError(absl::StrFormat("a call in it raised %s at %#x; the thread was put back",
                                                  strsignal(signal), at.ok() ? at->rip : 0));
@@ -173,14 +196,14 @@ absl::Status RemoteCaller::AwaitDone(BorrowedThread* borrowed, milliseconds limi
 }
 
 // The stub has done its calls but may still be putting registers back, interrupted by a signal handler even.
-bool RemoteCaller::HasLeftRoom(BorrowedThread* borrowed) const {
+bool RemoteCaller::HasLeftRoom(BorrowedThread* borrowed, const RemoteMailbox::Content& call) const {
   constexpr milliseconds kPatience(500);
   constexpr int kTries = 100;
   for (int i = 0; i < kTries; ++i) {
     borrowed->thread.Interrupt();
     const TracedThread::Stop stop = borrowed->thread.AwaitStop(kPatience);
     if (stop != TracedThread::Stop::kStopped) return stop == TracedThread::Stop::kEnded;
-    if (!IsInRoom(borrowed->thread)) {
+    if (!IsInRoom(borrowed->thread, call)) {
       borrowed->thread.LetGo();
       return true;
     }

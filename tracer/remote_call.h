@@ -19,7 +19,8 @@ struct StubRoom {
   RemoteRange code, data;
   RemoteAddress texts() const { return data.start + kTextsAt; }  // for strings that the calls take
   uint64_t text_bytes() const { return data.bytes() - kTextsAt; }
-  static constexpr uint64_t kTextsAt = 128;  // behind the mailbox
+  static constexpr uint64_t kTextsAt = 128;
+  static_assert(kTextsAt >= sizeof(RemoteMailbox::Content));
 };
 
 class RemoteCaller {
@@ -44,12 +45,12 @@ class RemoteCaller {
   RemoteCaller(const RemoteMemory& memory, const RemoteObjects& objects, const ShimInProcess* shim, StubRoom room)
       : memory_(&memory), objects_(&objects), unsafe_(objects, shim), room_(room) {}
 
-  bool IsAnyThreadInRoom() const;
-  bool IsInRoom(const TracedThread& stopped) const;
+  bool IsInRoom(const RemoteMailbox::Content& call) const;
+  bool IsInRoom(const TracedThread& stopped, const RemoteMailbox::Content& call) const;
   absl::Status Run(BorrowedThread* borrowed, const std::vector<RemoteStep>& steps,
                    std::chrono::milliseconds limit) const;
   absl::Status AwaitDone(BorrowedThread* borrowed, std::chrono::milliseconds limit) const;
-  bool HasLeftRoom(BorrowedThread* borrowed) const;
+  bool HasLeftRoom(BorrowedThread* borrowed, const RemoteMailbox::Content& call) const;
 
   const RemoteMemory* memory_;
   const RemoteObjects* objects_;

@@ -62,6 +62,10 @@ class Assembler {
            offset});
   }
   void StoreRax(uint8_t offset) { Bytes({0x48, 0x89, 0x43, offset}); }  // mov [rbx + offset], rax
+  void StoreState(uint32_t state) {                                     // mov qword [rbx - 8], state
+    Bytes({0x48, 0xc7, 0x43, 0xf8});
+    Word32(state);
+  }
   // cmp qword [rbx + offset], 0; then a jump over what comes next. Returns where its distance is to be written.
   size_t SkipIf(bool zero, uint8_t offset) {
     Bytes({0x48, 0x83, 0x7b, offset, 0x00, 0x0f, static_cast<uint8_t>(zero ? 0x84 : 0x85)});
@@ -170,10 +174,10 @@ std::vector<uint8_t> BuildStub(const user_regs_struct& registers, const std::vec
   code.VectorState(kXsave);
   code.Bytes({0xfc});  // cld: the ABI wants it clear at a call
   code.Move(kRbx, ToNumber(mailbox.Result(0)));
+  code.StoreState(RemoteMailbox::kRunning);
   for (size_t i = 0; i < steps.size(); ++i) EmitStep(steps[i], static_cast<int>(i), &code);
   code.VectorState(kXrstor);
-  code.Bytes({0x48, 0xc7, 0x43, 0xf8});  // mov qword [rbx - 8], kDone
-  code.Word32(RemoteMailbox::kDone);
+  code.StoreState(RemoteMailbox::kDone);
   EmitReturn(registers, &code);
   return code.Take();
 }

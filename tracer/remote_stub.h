@@ -41,16 +41,24 @@ struct RemoteStep {
   }
 };
 
-// Written by the stub, read by the tracer: a word that becomes kDone, then one result for each step.
+inline constexpr size_t kMaxRemoteSteps = 12;
+
+// Shared by the tracer, the stub and, where the tracer was killed, the next tracer.
 struct RemoteMailbox {
-  static constexpr uint64_t kBusy = 0x4c41434b4c444f4eull;
-  static constexpr uint64_t kDone = 1;
+  // Written by the tracer before the thread may run, and when its room is free again; by the stub when it begins and
+  // when its calls are done. The stub's fit into an immediate.
+  static constexpr uint64_t kPrepared = 0x4c41434b4c444f4eull, kFree = 0;
+  static constexpr uint32_t kRunning = 0x4b4c444eu, kDone = 0x4b4c444fu;
+  struct Content {
+    uint64_t state;
+    uint64_t results[kMaxRemoteSteps];
+    uint64_t thread;  // as the process itself knows it
+    uint64_t stack;   // its stack pointer when it was borrowed: what the stub leaves there lies below
+  };
   RemoteAddress address;
   RemoteAddress Result(size_t step) const { return address + 8 + 8 * step; }
-  static size_t Bytes(size_t steps) { return 8 + 8 * steps; }
 };
-
-inline constexpr size_t kMaxRemoteSteps = 12;
+static_assert(sizeof(RemoteMailbox::Content) == 120);
 
 // `registers` are the thread's at the moment it was stopped. A system call that was interrupted goes on as the kernel
 // would have made it go on.

@@ -6,10 +6,10 @@
 namespace nodeleak::tracer {
 
 // Every name that is reached, in the order of an attach and a detach.
-inline constexpr const char* kTestPoints[] = {"library written", "before registers", "after registers",  "during call",
-                                              "library loaded",  "file made",        "recorder started", "page mapped",
-                                              "file sent",       "recording",        "world stopped",    "half patched",
-                                              "patched",         "half unpatched",   "unpatched"};
+inline constexpr const char* kTestPoints[] = {
+    "library written", "before registers", "after registers", "during call", "call done", "library loaded",
+    "file made",       "recorder started", "page mapped",     "file sent",   "recording", "world stopped",
+    "half patched",    "patched",          "half unpatched",  "unpatched"};
 
 using TestObserver = void (*)(absl::string_view point);
 inline TestObserver g_test_observer = nullptr;  // set by a test, before anything is traced

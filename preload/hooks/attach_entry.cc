@@ -27,6 +27,7 @@ extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // 
 
 using nodeleak::recording::AttachControl;
 using nodeleak::recording::AttachRequest;
+using nodeleak::recording::AttachSafePoint;
 using nodeleak::recording::AttachState;
 
 extern "C" __attribute__((visibility("default"))) AttachControl nodeleak_attach_control;
@@ -94,9 +95,10 @@ class TracerSocket {
   // Makes both ends; the tracer takes `outside` out of our descriptor table. False: *why.
   bool Open(int* outside, const char** why) {
     int ends[2];
-    *why = "it has too many open files";
-    if (RawSyscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, reinterpret_cast<long>(ends)) != 0)
-      return false;
+    const long made = RawSyscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, reinterpret_cast<long>(ends));
+    *why = made == -EMFILE || made == -ENFILE ? "it has too many open files"
+                                              : "it may not make a socket pair (a seccomp filter?)";
+    if (made != 0) return false;
     long high = RawSyscall(SYS_fcntl, ends[0], F_DUPFD_CLOEXEC, kFirstDescriptor);
     fd_ = high >= 0 ? static_cast<int>(high) : ends[0];
     if (high >= 0) RawSyscall(SYS_close, ends[0]);
@@ -281,6 +283,20 @@ void Sleep(uint32_t bell, uint32_t ms) {
   StopIfAsked(waited);
 }
 
+// Node may have announced an end that does not come: a signal to itself that ends nothing, and the freeze is taken
+// back. A process that stops meanwhile, by such a signal, has its time when it goes on.
+bool IsOver() {
+  constexpr int kNaps = 1000;
+  const recording::Header& header = *g_recorder.file.header();
+  for (int i = 0; i < kNaps && !IsRecording() && !IsToldToStop(); ++i) {
+    const auto reason = static_cast<recording::FreezeReason>(__atomic_load_n(&header.freeze_reason, __ATOMIC_ACQUIRE));
+    if (reason != recording::FreezeReason::kNone && reason != recording::FreezeReason::kAtExit) break;
+    timespec nap = {0, 1'000'000};
+    RawSyscall(SYS_nanosleep, reinterpret_cast<long>(&nap), 0);
+  }
+  return !IsRecording() && StayFrozen();
+}
+
 void* AttachMain(void*) {
   Control().watcher = static_cast<uint32_t>(RawSyscall(SYS_gettid));
   ReleaseRecording();  // of an earlier tracer that was killed
@@ -294,7 +310,8 @@ void* AttachMain(void*) {
   __atomic_store_n(&g_recorder.control->recording, 1u, __ATOMIC_RELEASE);
   SetState(AttachState::kRecording);
   g_stopping = false;
-  Watch(Sleep);
+  do Watch(Sleep);
+  while (!IsOver());
   SetState(AttachState::kStopped);
   while (!IsAsked(AttachRequest::kRelease)) {
     constexpr uint32_t kTickMs = 100;
@@ -352,8 +369,17 @@ extern "C" __attribute__((visibility("default"))) int nodeleak_attach_start() {
   return error;
 }
 
-// Called by the tracer on the thread of node's event loop while it waits there: the isolate is met and, where `end` is
-// 1, the picture of the end taken: a full collection, and the freeze. 0: this thread has no isolate that can be asked.
-extern "C" __attribute__((visibility("default"))) int nodeleak_attach_safe_point(int end) {
-  return nodeleak::preload::v8::BorrowedSafePoint(end != 0) ? 1 : 0;
+// Called by the tracer on a thread of the program that it has found at a place where V8 may be asked that much. 0: this
+// thread has no isolate that can be asked.
+extern "C" __attribute__((visibility("default"))) int nodeleak_attach_safe_point(uint32_t what) {
+  using namespace nodeleak::preload;
+  switch (static_cast<AttachSafePoint>(what)) {
+    case AttachSafePoint::kMeet:
+      return v8::BorrowedSafePoint(false) ? 1 : 0;
+    case AttachSafePoint::kEnd:
+      return v8::BorrowedSafePoint(true) ? 1 : 0;
+    case AttachSafePoint::kInterrupt:
+      return v8::BorrowedInCompiledCode() ? 1 : 0;
+  }
+  return 0;
 }

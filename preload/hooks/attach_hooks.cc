@@ -35,6 +35,7 @@ void DescribeAttachHooks(recording::AttachControl* control) {
   ProcessOriginals& process = MutableProcessOriginals();
   // What a recording needs to know of a running program. The hooks of a preloaded shim on the ends of the process, its
   // signals, execs and children are not among them: they change what a program does, and here nobody asked for that.
+  // That on kill looks only at what came of it.
   // Names that are one function in this process (mmap64 is mmap in glibc, but memalign is not aligned_alloc in
   // jemalloc) are hooked once, by the first row.
   const struct {
@@ -69,6 +70,7 @@ void DescribeAttachHooks(recording::AttachControl* control) {
       PROCESS(epoll_wait),
       PROCESS(epoll_pwait),
       PROCESS(epoll_pwait2),
+      PROCESS(kill),
       NODELEAK_NEW_ORIGINALS(OPERATOR)
 #undef MEMORY
 #undef PROCESS

@@ -414,8 +414,16 @@ void SetGcAtEnd(recording::GcAtEnd state) {
   if (known != static_cast<uint32_t>(recording::GcAtEnd::kDone)) known = static_cast<uint32_t>(state);
 }
 
+namespace {
+bool MoveFrozen(Frozen from, Frozen to) {
+  auto expected = static_cast<uint32_t>(from);
+  return __atomic_compare_exchange_n(&g_recorder.frozen, &expected, static_cast<uint32_t>(to), false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE);
+}
+}  // namespace
+
 void Freeze(FreezeReason reason) {
-  if (!IsRecording() || __atomic_exchange_n(&g_recorder.frozen, 1u, __ATOMIC_ACQ_REL) != 0) return;
+  if (!IsRecording() || !MoveFrozen(Frozen::kNot, Frozen::kFrozen)) return;
   Header* header = g_recorder.file.header();
   StopPictures();
   SampleNow();
@@ -443,6 +451,7 @@ void Thaw() {
   if (!OwnsRecording() || IsRecording()) return;
   Header* header = g_recorder.file.header();
   if (header->freeze_reason != static_cast<uint32_t>(FreezeReason::kAtExit)) return;
+  if (!MoveFrozen(Frozen::kFrozen, Frozen::kThawing)) return;
   RestartPictures();
   header->gc_at_end = static_cast<uint32_t>(recording::GcAtEnd::kNotDone);
   header->confirmation = {.number = header->confirmation.number};
@@ -454,9 +463,15 @@ void Thaw() {
   SetCapability(recording::CapabilityId::kAllocations, recording::CapabilityState::kDegraded,
                 "it sent itself a signal that node expected to end it, and went on: what other threads allocated and "
                 "freed in the moment between is not recorded");
-  __atomic_store_n(&g_recorder.frozen, 0u, __ATOMIC_RELEASE);
+  MoveFrozen(Frozen::kThawing, Frozen::kNot);
   __atomic_store_n(&g_recorder.control->recording, 1u, __ATOMIC_RELEASE);
   RingWatcher();
+}
+
+bool StayFrozen() {
+  constexpr auto kForGood = static_cast<uint32_t>(Frozen::kForGood);
+  return MoveFrozen(Frozen::kFrozen, Frozen::kForGood) ||
+         __atomic_load_n(&g_recorder.frozen, __ATOMIC_ACQUIRE) == kForGood;
 }
 
 void SetExitCode(int code) {

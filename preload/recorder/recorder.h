@@ -50,6 +50,9 @@ void Freeze(recording::FreezeReason reason);
 // says so. On the thread that froze it, nobody else is ending the process.
 void Thaw();
 
+// From now on Thaw comes too late: what it needs may go. False: the recording goes on.
+bool StayFrozen();
+
 // malloc is not libc's (jemalloc, mimalloc): its free memory is not looked into. Once, before other threads.
 void SetOtherAllocator();
 

@@ -268,7 +268,7 @@ void ReleaseRecording() {
   g_recorder.buffer_lists = {};
   g_recorder.heap_used = 0;
   g_recorder.sampled = 0;
-  g_recorder.frozen = 0;
+  g_recorder.frozen = static_cast<uint32_t>(Frozen::kNot);
   ForgetSchedule();
   ForgetRequests();
   ForgetConfirmation();

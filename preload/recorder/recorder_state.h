@@ -19,11 +19,14 @@ struct ControlPage {
   uint32_t recording;
 };
 
+// Frozen by the first Freeze; kThawing while that is taken back, kForGood when it cannot be any more.
+enum class Frozen : uint32_t { kNot, kFrozen, kThawing, kForGood };
+
 struct RecorderState {
   ControlPage* control = {};  // nullptr before StartRecording
   uint32_t number = {};       // RecordingNumber()
   uint64_t start_ns = {};     // CLOCK_MONOTONIC
-  uint32_t frozen = {};       // set by the first Freeze
+  uint32_t frozen = {};       // Frozen
   uint64_t sampled = {};      // allocations that were recorded by chance
   RecordingFile file = {};
   BlockTable blocks = {};

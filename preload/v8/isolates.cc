@@ -29,6 +29,7 @@ SpinLock g_lock;  // guards the slots and g_main
 __thread IsolateRecord* t_record __attribute__((tls_model("initial-exec")));
 // FreeEnvironment polls again after our AtExit callback: its isolate is not new.
 __thread Isolate* t_ended __attribute__((tls_model("initial-exec")));
+__thread uint32_t t_ended_in __attribute__((tls_model("initial-exec")));  // that recording; a later one meets it anew
 // V8 and node, called while we register, open files themselves.
 __thread bool t_registering __attribute__((tls_model("initial-exec")));
 
@@ -235,8 +236,8 @@ IsolateRecord* FindOrRegisterIsolate() {
     if (__builtin_expect(t_record->recording != RecordingNumber(), 0)) TellRecording(t_record);
     return t_record;
   }
-  if (isolate == t_ended || t_registering || !symbols().is_locked(isolate) || !symbols().in_context(isolate))
-    return nullptr;
+  const bool has_ended = isolate == t_ended && t_ended_in == RecordingNumber();
+  if (has_ended || t_registering || !symbols().is_locked(isolate) || !symbols().in_context(isolate)) return nullptr;
   if (IsolateRecord* known = FindKnown(isolate)) {
     Enter(known);
     return known;
@@ -271,6 +272,7 @@ void Unregister(IsolateRecord* record) {
   __atomic_store_n(&record->ended, true, __ATOMIC_RELEASE);
   CollectionGone(record);
   t_ended = record->isolate;
+  t_ended_in = RecordingNumber();
   Enter(nullptr);
   // The watcher may be talking to the isolate, for microseconds. When it never ends, the slot is given up, not reused.
   const bool locked = g_lock.TryLock();

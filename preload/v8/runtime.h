@@ -40,6 +40,10 @@ inline constexpr int kPollSliceMs = 50;
 // recording is frozen after two turns of the loop. False: it has no isolate, or none that can be asked.
 bool BorrowedSafePoint(bool end);
 
+// The calling thread, which a tracer has borrowed in the middle of compiled JavaScript: its isolate is met in an
+// interrupt, if it is one that is not known. False: it has none.
+bool BorrowedInCompiledCode();
+
 // On the watcher thread, before it freezes: the turns do not come. False: the picture is being taken at this moment,
 // and will freeze the recording itself.
 bool GiveUpEndTurns();

@@ -211,6 +211,29 @@ bool BorrowedSafePoint(bool end) {
   return done;
 }
 
+namespace {
+void MeetInInterrupt(Isolate* isolate, void*) {
+  if (!RuntimeStarted() || !IsRecording() || TryGetCurrentIsolate() != isolate) return;
+  int saved_errno = errno;
+  if (IsolateRecord* record = FindOrRegisterIsolate()) ReadBufferListIfDue(record);
+  errno = saved_errno;
+}
+}  // namespace
+
+bool BorrowedInCompiledCode() {
+  if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording() || !HasFeature(Feature::kForcedGc)) return false;
+  Isolate* isolate = TryGetCurrentIsolate();
+  if (isolate == nullptr) return false;
+  const IsolateRecord* known = CurrentIsolateRecord();
+  if (known != nullptr && known->isolate == isolate && known->recording == RecordingNumber()) return true;
+  int saved_errno = errno;
+  Guard guard;
+  const bool ours = symbols().is_locked(isolate);
+  if (ours) symbols().request_interrupt(isolate, MeetInInterrupt, nullptr);
+  errno = saved_errno;
+  return ours;
+}
+
 bool SafePoint(int epoll_fd, int timeout_ms, bool again) {
   if (!RuntimeStarted() || t_locals.depth != 0 || !IsRecording()) return false;
   int saved_errno = errno;

@@ -372,6 +372,107 @@ class NodeTest(AttachTest):
             self.assertEqual((0, 'right\n'), target.end())
 
     @on_each_node
+    def test_a_worker_that_never_yields_is_met(self, node):
+        self.check_that_it_is_met(node, 'worker')
+
+    @on_each_node
+    def test_a_main_thread_that_never_yields_is_met(self, node):
+        self.check_that_it_is_met(node, 'main')
+
+    def check_that_it_is_met(self, node, who):
+        program_file = self.program_file('spin.js', """
+            const { Worker, isMainThread, workerData } = require('worker_threads');
+            const kept = globalThis.kept = [];
+            function keepHere() { kept.push(Buffer.alloc(50021)); }
+            function wasteHere() { Buffer.alloc(61003); }
+            // Compiled after a moment; slow enough that the last collection is not long ago.
+            function spin(word) {
+              for (let sum = 0; Atomics.load(word, 0) === 0;) {
+                for (const end = performance.now() + 5; performance.now() < end;)
+                  for (let i = 0; i < 100000; i++) sum += Math.sqrt(i);
+                keepHere();
+                wasteHere();
+              }
+            }
+            if (isMainThread) {
+              const word = new Int32Array(new SharedArrayBuffer(8));
+              const spins = process.argv[2] === 'main';
+              const rest = 'setInterval(() => {}, 1e6)';
+              const other = 'require("fs").readSync(0, Buffer.alloc(9)); Atomics.store(require("worker_threads").workerData, 0, 1)';
+              const worker = spins ? new Worker(other, { eval: true, workerData: word }) : new Worker(__filename, { workerData: word });
+              worker.on('exit', () => { console.log('right'); process.exit(); });
+              setTimeout(() => {
+                require('fs').writeSync(1, 'ready\\n');
+                if (spins) spin(word);
+                else process.stdin.on('end', () => Atomics.store(word, 0, 1)).resume();
+              }, 300);
+            } else {
+              spin(workerData);
+            }
+        """)
+
+        def blocks(report):
+            return {function: sum(g['liveBlocks'] for g in report['groups'] if g['kind'] == 'array-buffer' and
+                                  (g['site'] or {}).get('function') == function) for function in ('keepHere', 'wasteHere')}
+        with Target([node, program_file, who]) as target:
+            time.sleep(0.3)
+            report, _ = self.attach(target, duration='1s')
+            self.assertGreater(blocks(report)['keepHere'], 20)
+            self.assertLess(blocks(report)['wasteHere'], blocks(report)['keepHere'] / 2)
+            self.nodeleak('attach', '--keep', '-q', '-o', 'kept.rec', target.pid)
+            self.assertRegex(self.nodeleak('gc', target.pid).stdout, who + r'.* +collected')
+            self.nodeleak('detach', target.pid)
+            self.expect_clean_text(target)
+            self.assertEqual((0, 'right\n'), target.end('end'))
+
+    @on_each_node
+    def test_it_goes_on_after_a_signal_to_itself(self, node):
+        # node runs what it runs at exit before it sends itself a signal, also one that ends nothing.
+        source = """
+            const kept = globalThis.kept = [];
+            function before() { kept.push(Buffer.alloc(50021)); }
+            function after() { kept.push(Buffer.alloc(60013)); }
+            console.log('ready');
+            require('readline').createInterface({ input: process.stdin }).on('line', (signal) => {
+              for (let i = 0; i < 7; i++) before();
+              process.kill(process.pid, signal);
+              for (let i = 0; i < 9; i++) after();
+              console.log('sent');
+            }).on('close', () => process.exit(5));"""
+
+        def blocks(name):
+            self.nodeleak('report', '-q', '--report=signal.json', name)
+            with open(self.path('signal.json')) as file:
+                report = json.load(file)
+            counts = {}
+            for group in report['groups']:
+                if group['kind'] == 'array-buffer' and group['site']:
+                    function = group['site']['function']
+                    counts[function] = counts.get(function, 0) + group['liveBlocks']
+            return counts, report
+        with Target([node, '-e', source]) as target:
+            # Also one that was sent while nobody watched: the main isolate is met again.
+            for round, signal_name in enumerate(('SIGWINCH', 'SIGCONT', 'SIGURG')):
+                self.nodeleak('attach', '--keep', '-q', '-o', f'{round}.rec', target.pid)
+                self.assertEqual('sent', target.say(signal_name))
+                time.sleep(0.1)
+                self.assertEqual('sent', target.say(signal_name))
+                self.nodeleak('detach', target.pid)
+                counts, report = blocks(f'{round}.rec')
+                self.assertEqual((14, 18), (counts.get('before'), counts.get('after')), signal_name)
+                self.assertGreater(report['totals']['majorGcs'], 0)
+                self.assertTrue([c for c in report['capabilities'] if c['name'] == 'allocations' and c['state'] == 'degraded'])
+                self.expect_clean_text(target)
+                self.assertEqual('sent', target.say(signal_name))
+            # The end that comes is recorded as one.
+            self.nodeleak('attach', '--keep', '-q', '-o', 'end.rec', target.pid)
+            self.assertEqual('sent', target.say('SIGWINCH'))
+            self.assertEqual(5, target.end()[0])
+            counts, report = blocks('end.rec')
+            self.assertEqual((7, 9), (counts.get('before'), counts.get('after')))
+            self.assertEqual('exit', report['process']['ended'])
+
+    @on_each_node
     def test_the_live_line_names_what_grows(self, node):
         program = self.program_file('grow.js', """
             const kept = globalThis.kept = [];

@@ -3,6 +3,7 @@
 refusal_test.py NODELEAK SHIM FOLDER_OF_PROGRAMS [unittest arguments]
 """
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -154,6 +155,26 @@ class RefusalTest(AttachTest):
             if 'kthreadd' not in status.read():
                 self.skipTest('no kernel thread in sight')
         self.refused(2, 'thread of the kernel')
+
+    def test_a_process_with_too_many_open_files(self):
+        with Target([program('threads')]) as target:
+            hard = resource.prlimit(target.pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(target.pid, resource.RLIMIT_NOFILE, (len(target.descriptors()), hard))
+            self.refused(target.pid, r'cannot create a memory file \(memfd_create: Too many open files\)$')
+            resource.prlimit(target.pid, resource.RLIMIT_NOFILE, (hard, hard))
+            self.nodeleak('attach', '--duration=1ms', '--quiet', target.pid)
+            self.assertEqual(0, target.end()[0])
+
+    def test_a_process_that_ends_meanwhile(self):
+        # At any moment of an attach: one sentence that says so, or a report of what there was.
+        for delay_ms in range(0, 60, 4):
+            process = subprocess.Popen(['sleep', f'{0.1 + delay_ms / 1000}'])
+            time.sleep(0.1)
+            result = run(NODELEAK, 'attach', '--quiet', '--gc=off', '--duration=10s', str(process.pid), cwd=self.folder)
+            self.assertEqual(0, process.wait())
+            if result.returncode != 0:
+                self.assertRegex(result.stderr, r'^nodeleak: cannot attach to \d+: (it has ended meanwhile|it is ending|'
+                                 r'it has ended already.*|there is no such process)$')
 
     def test_another_users_process(self):
         if os.geteuid() != 0:

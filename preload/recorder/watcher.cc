@@ -12,6 +12,7 @@
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/recorder_state.h"
 #include "preload/recorder/sampler.h"
+#include "preload/unwind/table_pages.h"
 
 namespace nodeleak::preload {
 namespace {
@@ -145,6 +146,7 @@ void Watch(WatcherSleep sleep) {
       g_recorder.threads.RefreshNames();
       next_sample_ns = now_ns + g_schedule.sample_interval_ns;
     }
+    ReleaseTablePages();
     const bool tend_file = IsRecording() && g_recorder.file.TendDisk();
     if (PictureIfDue(ReadRssBytes()) == recording::PictureMoment::kRssLimit) MarkCheckpoint();
     const uint64_t until_sample_ns = next_sample_ns - now_ns;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "preload/unwind/table_pages.h"
+
 namespace nodeleak::preload {
 namespace {
 
@@ -26,6 +28,7 @@ class Bytes {
   bool More() const { return at_ < end_ && !failed_; }
   bool failed() const { return failed_; }
   uint64_t at() const { return at_; }
+  uint64_t end() const { return end_; }
   void Fail() { failed_ = true; }
 
   template <typename T>
@@ -101,6 +104,7 @@ Function FindFunction(const ModuleInfo& module, uint64_t pc) {
   const uint64_t start = At(module.eh_frame_hdr, found.start);
   Bytes entry = EntryAt(module, At(module.eh_frame_hdr, found.entry));
   const uint64_t common_field = entry.at();
+  NoteTableUse(module, common_field, entry.end());
   const auto common_distance = entry.Take<uint32_t>();
   const uint64_t start_field = entry.at();
   const uint64_t said = At(start_field, entry.Take<int32_t>());

@@ -57,6 +57,11 @@ int Trouble(absl::string_view sentence) {
   return kExitTrouble;
 }
 
+int Print(absl::string_view text) {
+  const absl::Status written = WriteToStdout(text);
+  return written.ok() ? 0 : Trouble(written.message());
+}
+
 int ExitStatus(const ReportingOutcome& outcome, int command_status) {
   if (command_status != 0) return command_status;
   if (outcome.failed) return kExitTrouble;
@@ -119,7 +124,7 @@ int SnapshotCommand(const Invocation& invocation) {
 
 int Main(absl::Span<const std::string> arguments) {
   if (arguments.empty()) {
-    fputs(HelpText().c_str(), stderr);
+    WriteToStderr(HelpText());
     return kExitTrouble;
   }
   absl::StatusOr<Invocation> invocation = ParseCommandLine(arguments);
@@ -140,11 +145,9 @@ int Main(absl::Span<const std::string> arguments) {
     case Command::kRss:
       return RssCommand(*invocation);
     case Command::kHelp:
-      fputs(HelpText().c_str(), stdout);
-      return 0;
+      return Print(HelpText());
     case Command::kVersion:
-      puts("nodeleak " NODELEAK_VERSION);
-      return 0;
+      return Print("nodeleak " NODELEAK_VERSION "\n");
     case Command::kNotYet:
       return Trouble(absl::StrCat("nodeleak ", invocation->command_name, " is not in this version yet"));
   }

@@ -20,6 +20,8 @@ int SnapshotCommand(const Invocation& invocation);
 
 // Says the sentence; kExitTrouble.
 int Trouble(absl::string_view sentence);
+// Writes to stdout; 0, or kExitTrouble when that cannot be.
+int Print(absl::string_view text);
 // The status of a command that ended with `command_status`, after its reports.
 int ExitStatus(const ReportingOutcome& outcome, int command_status);
 

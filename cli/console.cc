@@ -1,22 +1,33 @@
 #include "cli/console.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-#include <string>
 
 #include "absl/strings/str_cat.h"
 
 namespace nodeleak::cli {
 namespace {
 
-void WriteToStderr(const std::string& text) {
-  fflush(stdout);
-  fwrite(text.data(), 1, text.size(), stderr);
+// 0, or the error's number.
+int Write(FILE* stream, absl::string_view text) {
+  errno = 0;
+  return fwrite(text.data(), 1, text.size(), stream) == text.size() && fflush(stream) == 0 ? 0 : errno;
 }
 
 }  // namespace
+
+absl::Status WriteToStdout(absl::string_view text) {
+  const int error = Write(stdout, text);
+  return error == 0 ? absl::OkStatus() : absl::ErrnoToStatus(error, "cannot write to stdout");
+}
+
+bool WriteToStderr(absl::string_view text) {
+  fflush(stdout);
+  const int error = Write(stderr, text);
+  return error == 0 || error == EPIPE;
+}
 
 bool IsTerminal(int fd) {
   const char* terminal = getenv("TERM");

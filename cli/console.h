@@ -1,12 +1,18 @@
 // Outside. What a person at the terminal sees of us. stdout belongs to the command that is run, so we speak on stderr.
 #pragma once
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace nodeleak::cli {
 
 // "nodeleak: <sentence>" on stderr.
 void Say(absl::string_view sentence);
+
+// All of it, now: what stdio keeps may be lost without a word.
+absl::Status WriteToStdout(absl::string_view text);
+// False: it cannot be written. There is nowhere to say why. A reader that went away did not want more.
+bool WriteToStderr(absl::string_view text);
 
 // A terminal that understands more than characters.
 bool IsTerminal(int fd);

@@ -1,5 +1,4 @@
 // nodeleak gc PID|RECORDING
-#include <stdio.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
@@ -51,15 +50,11 @@ int GcCommand(const Invocation& invocation) {
     Say(absl::StrCat("cannot collect garbage of ", operand, ": ", report.status().message()));
     return kExitTrouble;
   }
-  if (settings.format == "json") {
-    fputs(report::RenderCollectionJson(*report).c_str(), stdout);
-    return 0;
-  }
   report::TextOptions options;
   options.color = UseColor(STDOUT_FILENO);
   options.top = settings.top.value_or(kShownRows);
-  fputs(report::RenderCollection(*report, options).c_str(), stdout);
-  return 0;
+  return Print(settings.format == "json" ? report::RenderCollectionJson(*report)
+                                         : report::RenderCollection(*report, options));
 }
 
 }  // namespace nodeleak::cli

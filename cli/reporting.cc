@@ -146,8 +146,7 @@ class Reporter {
   void WriteReport(const report::Report& report, const std::string& destination, bool is_main) {
     absl::StatusOr<std::string> format = FormatOfReport(destination, settings_.format);
     if (destination == "-") {
-      if (is_main)
-        WriteToStdout(Rendered(report, *format, settings_.top.value_or(kShownGroups), UseColor(STDOUT_FILENO)));
+      if (is_main) ToStdout(Rendered(report, *format, settings_.top.value_or(kShownGroups), UseColor(STDOUT_FILENO)));
       return;
     }
     std::string path = ExpandFileName(destination, NameOf(report.process), processes_.size() > 1);
@@ -165,9 +164,12 @@ class Reporter {
     return "";
   }
 
-  void WriteToStdout(const std::string& text) {
-    fwrite(text.data(), 1, text.size(), stdout);
-    if (fflush(stdout) != 0) Fail(absl::StrCat("cannot write the report to stdout: ", strerror(errno)));
+  void ToStdout(const std::string& text) {
+    if (absl::Status written = WriteToStdout(text); !written.ok()) Fail(written.message());
+  }
+
+  void ToStderr(const std::string& text) {
+    if (!WriteToStderr(text)) outcome_.failed = true;
   }
 
   bool StdoutIsTaken() const {
@@ -182,17 +184,15 @@ class Reporter {
       options.color = UseColor(STDERR_FILENO);
       std::vector<report::ProcessSummary> shown = processes_;
       for (report::ProcessSummary& process : shown) process.recording = ShownPath(process.recording);
-      std::string summary = report::RenderSummary(shown, main_process, options) + "\n";
-      fwrite(summary.data(), 1, summary.size(), stderr);
+      ToStderr(report::RenderSummary(shown, main_process, options) + "\n");
     }
     if (StdoutIsTaken()) return;
     uint64_t top = settings_.top.value_or(kShownGroups);
     if (stream_ == TextStream::kStderr && settings_.format == "text") {
-      std::string text = Rendered(report, settings_.format, top, UseColor(STDERR_FILENO));
-      fwrite(text.data(), 1, text.size(), stderr);
+      ToStderr(Rendered(report, settings_.format, top, UseColor(STDERR_FILENO)));
     } else {
       if (settings_.format != "text") top = settings_.top.value_or(0);
-      WriteToStdout(Rendered(report, settings_.format, top, UseColor(STDOUT_FILENO)));
+      ToStdout(Rendered(report, settings_.format, top, UseColor(STDOUT_FILENO)));
     }
   }
 
@@ -203,7 +203,7 @@ class Reporter {
                          " again later"));
     if (stream_ == TextStream::kStdout || main_process < 0) return;
     std::string path = ShownPath(processes_[static_cast<size_t>(main_process)].recording);
-    fprintf(stderr, "recording: %s (read it again with: nodeleak report %s)\n", path.c_str(), path.c_str());
+    ToStderr(absl::StrCat("recording: ", path, " (read it again with: nodeleak report ", path, ")\n"));
   }
 
   const Settings& settings_;

@@ -64,9 +64,7 @@ int RssCommand(const Invocation& invocation) {
   options.color = UseColor(STDOUT_FILENO);
   const std::string text = invocation.settings.format == "json" ? report::RenderMemoryJson(*report)
                                                                 : report::RenderMemoryText(*report, options);
-  fwrite(text.data(), 1, text.size(), stdout);
-  if (fflush(stdout) != 0) return trouble("cannot write to stdout");
-  return 0;
+  return Print(text);
 }
 
 }  // namespace nodeleak::cli

@@ -136,6 +136,21 @@ await run({
     refused('no command', nodeleak(['run']));
   },
 
+  'output that cannot be written is an error'() {
+    const { recording } = record([NODE, program]);
+    for (const words of [['report', recording], ['report', '--format=json', recording], ['rss', recording], ['--help'], ['--version']]) {
+      for (const stdout of ['>&-', '>/dev/full']) {
+        const { status, stderr } = execute(['sh', '-c', `"$@" ${stdout}`, 'sh', NODELEAK, ...words]);
+        assert.strictEqual(status, 2, `${words[0]} ${stdout}: ${stderr}`);
+        assert.match(stderr, /^nodeleak: cannot write to stdout: [^\n]+\n$/);
+      }
+    }
+    for (const [code, status] of [[0, 2], [7, 7]]) {
+      const line = ['sh', '-c', '"$@" 2>&-', 'sh', NODELEAK, `--output=${newRecording()}`, NODE, '-e', `process.exit(${code})`];
+      assert.strictEqual(execute(line).status, status);
+    }
+  },
+
   'a recording that may not grow'() {
     const many = file('many.js', `
       const kept = globalThis.kept = [];

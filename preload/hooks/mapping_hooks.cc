@@ -24,6 +24,17 @@ bool Watching() { return IsRecording() && t_locals.depth == 0; }
 
 uint64_t Number(const void* address) { return reinterpret_cast<uint64_t>(address); }
 
+constexpr uint64_t kPageMask = nodeleak::recording::kPageBytes - 1;
+constexpr uint64_t kUserSpaceEnd = 1ull << 56;  // with page tables of five levels
+
+// As the kernel does.
+uint64_t RoundToPage(uint64_t bytes) { return (bytes + kPageMask) & ~kPageMask; }
+
+// The kernel refuses any other.
+bool CanBeMapped(uint64_t start, uint64_t bytes) {
+  return bytes != 0 && (start & kPageMask) == 0 && start < kUserSpaceEnd && bytes <= kUserSpaceEnd - start;
+}
+
 void TellV8(uint64_t start, uint64_t bytes, bool unreadable, bool executable) {
   if (HasV8() && v8::MemoryChanged(start, bytes, unreadable, executable)) ForgetUnwindRules();
 }
@@ -52,7 +63,7 @@ int Protect(void* address, size_t bytes, int protection, Call call) {
   const int result = call();
   guard.KeepErrno();
   if (result == 0) {
-    Protected(Number(address), bytes, protection);
+    if (bytes != 0) Protected(Number(address), RoundToPage(bytes), protection);
     if ((protection & (PROT_EXEC | PROT_READ)) != PROT_READ) {
       TellV8(Number(address), bytes, (protection & PROT_READ) == 0, (protection & PROT_EXEC) != 0);
     }
@@ -74,45 +85,55 @@ NODELEAK_HOOK void* mmap64(void* hint, size_t bytes, int protection, int flags, 
 
 NODELEAK_HOOK int munmap(void* address, size_t bytes) {
   if (!MemoryOriginalsReady()) FindMemoryOriginals();
-  if (!Watching()) return g_memory_originals.munmap(address, bytes);
+  if (!Watching() || !CanBeMapped(Number(address), bytes)) return g_memory_originals.munmap(address, bytes);
   Guard guard;
-  constexpr uint64_t kPageMask = 4095;
-  const bool valid = bytes != 0 && (Number(address) & kPageMask) == 0;
-  const uint64_t rounded = (bytes + kPageMask) & ~kPageMask;
-  if (valid) {
-    Unmapped(Number(address), rounded);
-    if (HasV8()) v8::MemoryWillGo(Number(address), rounded);
-  }
+  const uint64_t rounded = RoundToPage(bytes);
+  TakenRanges taken;
+  TakeMapping(Number(address), rounded, &taken);
+  if (HasV8()) v8::MemoryWillGo(Number(address), rounded);
   const int result = g_memory_originals.munmap(address, bytes);
   guard.KeepErrno();
-  if (valid) TellV8(Number(address), rounded, true, false);
+  if (result == 0) {
+    Unmapped(taken);
+  } else {
+    PutBack(taken);
+  }
+  TellV8(Number(address), rounded, true, false);
   return result;
 }
 
 NODELEAK_HOOK void* mremap(void* old_address, size_t old_bytes, size_t new_bytes, int flags, ...) {
   void* new_address = nullptr;
-  if ((flags & MREMAP_FIXED) != 0) {
+  if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0) {
     va_list arguments;
     va_start(arguments, flags);
     new_address = va_arg(arguments, void*);
     va_end(arguments);
   }
   if (!MemoryOriginalsReady()) FindMemoryOriginals();
-  if (!Watching()) return g_memory_originals.mremap(old_address, old_bytes, new_bytes, flags, new_address);
+  const auto call = [&] { return g_memory_originals.mremap(old_address, old_bytes, new_bytes, flags, new_address); };
+  if (!Watching()) return call();
   Guard guard;
-  void* moved = g_memory_originals.mremap(old_address, old_bytes, new_bytes, flags, new_address);
+  // Both leave the old mapping where it is: a second view of shared memory, and pages that moved out of theirs.
+  const bool another_view = old_bytes == 0;
+  const bool stays = another_view || (flags & MREMAP_DONTUNMAP) != 0;
+  TakenRanges taken = {};
+  if (!stays && CanBeMapped(Number(old_address), old_bytes) && CanBeMapped(0, new_bytes))
+    TakeMapping(Number(old_address), RoundToPage(old_bytes), &taken);
+  void* moved = call();
   guard.KeepErrno();
-  if (moved != MAP_FAILED) {
-    // Both leave the old mapping where it is: a second view of shared memory, and pages that moved out of theirs.
-    const bool another_view = old_bytes == 0;
-    if (another_view || (flags & MREMAP_DONTUNMAP) != 0) {
-      Mapped({Number(moved), new_bytes, PROT_READ | PROT_WRITE, another_view ? MAP_SHARED : MAP_PRIVATE, false});
-    } else {
-      Remapped(Number(old_address), old_bytes, Number(moved), new_bytes);
-    }
-    TellV8(Number(old_address), old_bytes, true, true);
-    TellV8(Number(moved), new_bytes, false, true);
+  if (moved == MAP_FAILED) {
+    PutBack(taken);
+    return moved;
   }
+  if (stays) {
+    MappedLike(Number(old_address),
+               {Number(moved), new_bytes, PROT_READ | PROT_WRITE, another_view ? MAP_SHARED : MAP_PRIVATE, false});
+  } else {
+    Remapped(taken, Number(moved), RoundToPage(new_bytes));
+  }
+  TellV8(Number(old_address), old_bytes, true, true);
+  TellV8(Number(moved), new_bytes, false, true);
   return moved;
 }
 

@@ -71,13 +71,16 @@ bool RangeTable::SplitAt(uint64_t address) {
   return true;
 }
 
-bool RangeTable::RemoveLocked(uint64_t start, uint64_t end, bool tell) {
+bool RangeTable::RemoveLocked(uint64_t start, uint64_t end, TakenRanges* taken) {
   if (!SplitAt(start) || !SplitAt(end)) return false;
   const uint64_t first = LowerBound(start);
   uint64_t last = first;
-  while (last < ranges_.count() && ranges_[last].start < end) {
-    if (tell) freed_(ranges_[last]);
-    ++last;
+  for (; last < ranges_.count() && ranges_[last].start < end; ++last) {
+    if (taken != nullptr && taken->count < TakenRanges::kMost) {
+      taken->ranges[taken->count++] = ranges_[last];
+    } else {
+      freed_(ranges_[last]);
+    }
   }
   EraseAt(first, last);
   return true;
@@ -114,14 +117,54 @@ void RangeTable::MergeAround(uint64_t start, uint64_t end) {
 
 bool RangeTable::Insert(const Range& range) {
   if (!Lock()) return false;
-  const bool done = RemoveLocked(range.start, range.end, true) && InsertAt(LowerBound(range.start), range);
+  const bool done = RemoveLocked(range.start, range.end, nullptr) && InsertAt(LowerBound(range.start), range);
   Unlock();
   return done;
 }
 
-bool RangeTable::Remove(uint64_t start, uint64_t end) {
+bool RangeTable::Take(uint64_t start, uint64_t end, TakenRanges* taken) {
+  taken->count = 0;
+  taken->start = start;
+  taken->end = end;
   if (!Lock()) return false;
-  const bool done = RemoveLocked(start, end, true);
+  const bool done = RemoveLocked(start, end, taken);
+  Unlock();
+  return done;
+}
+
+bool RangeTable::PutBack(const TakenRanges& taken) {
+  bool done = true;
+  for (uint32_t i = 0; i < taken.count; ++i) done = Insert(taken.ranges[i]) && done;
+  return done;
+}
+
+void RangeTable::Forget(const TakenRanges& taken) {
+  for (uint32_t i = 0; i < taken.count; ++i) freed_(taken.ranges[i]);
+}
+
+bool RangeTable::PutAt(const TakenRanges& taken, uint64_t new_start, uint64_t new_bytes, Range* added) {
+  *added = {};
+  if (!Lock()) return false;
+  const uint64_t new_end = new_start + new_bytes;
+  // Since Linux 6.17 several mappings may be moved at once. What lies where a gap between them comes to lie stays.
+  const bool whole = taken.count != 0 && taken.end - taken.start == new_bytes;
+  bool done = whole || RemoveLocked(new_start, new_end, nullptr);
+  for (uint32_t i = 0; i < taken.count && done; ++i) {
+    Range moved = taken.ranges[i];
+    moved.start += new_start - taken.start;
+    moved.end += new_start - taken.start;
+    const uint64_t whole_end = moved.end;
+    if (taken.ranges[i].end == taken.end || moved.end > new_end) moved.end = new_end;
+    Range cut = moved;
+    cut.start = moved.start < new_end ? new_end : moved.start;
+    cut.end = whole_end;
+    if (cut.start < cut.end) freed_(cut);
+    if (moved.start >= new_end) continue;
+    done = RemoveLocked(moved.start, moved.end, nullptr) && InsertAt(LowerBound(moved.start), moved);
+    if (moved.end <= whole_end) continue;
+    *added = moved;
+    added->start = whole_end;
+  }
   Unlock();
   return done;
 }
@@ -146,29 +189,13 @@ bool RangeTable::Protect(uint64_t start, uint64_t end, uint32_t protection, uint
   return done;
 }
 
-bool RangeTable::Move(uint64_t old_start, uint64_t old_end, uint64_t new_start, uint64_t new_bytes) {
-  if (!Lock()) return false;
-  const uint64_t index = LowerBound(old_start);
-  const bool known = index < ranges_.count() && ranges_[index].start <= old_start && ranges_[index].end > old_start;
-  bool done = false;
-  if (known) {
-    Range moved = ranges_[index];
-    moved.start = new_start;
-    moved.end = new_start + new_bytes;
-    // Not told: the block is the same block elsewhere. What lay at the new place is told.
-    done = RemoveLocked(old_start, old_end, false) && RemoveLocked(moved.start, moved.end, true) &&
-           InsertAt(LowerBound(moved.start), moved);
-  }
-  Unlock();
-  return done;
-}
-
-bool RangeTable::Covers(uint64_t address) {
+bool RangeTable::Find(uint64_t address, Range* range) {
   if (!Lock()) return false;
   const uint64_t index = LowerBound(address);
-  const bool covers = index < ranges_.count() && ranges_[index].start <= address;
+  const bool found = index < ranges_.count() && ranges_[index].start <= address;
+  if (found) *range = ranges_[index];
   Unlock();
-  return covers;
+  return found;
 }
 
 uint64_t RangeTable::CommittedBytes() {

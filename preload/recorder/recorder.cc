@@ -240,13 +240,36 @@ void Mapped(const MappingEvent& event) {
   CountAllocation(range.stack, bytes, 1, range.birth_tick);
 }
 
-void Unmapped(uint64_t start, uint64_t bytes) {
-  if (!IsRecording()) return;
-  if (!g_recorder.ranges.Remove(start, start + bytes)) CountLoss(LossId::kRangesTableFull, bytes);
+void TakeMapping(uint64_t start, uint64_t bytes, TakenRanges* taken) {
+  taken->count = 0;
+  taken->start = start;
+  taken->end = start + bytes;
+  if (IsRecording() && !g_recorder.ranges.Take(start, start + bytes, taken)) CountLoss(LossId::kRangesTableFull, bytes);
 }
 
-void Remapped(uint64_t old_start, uint64_t old_bytes, uint64_t new_start, uint64_t new_bytes) {
-  if (IsRecording()) g_recorder.ranges.Move(old_start, old_start + old_bytes, new_start, new_bytes);
+void Unmapped(const TakenRanges& taken) { g_recorder.ranges.Forget(taken); }
+
+void PutBack(const TakenRanges& taken) {
+  if (!g_recorder.ranges.PutBack(taken)) CountLoss(LossId::kRangesTableFull, taken.end - taken.start);
+}
+
+void Remapped(const TakenRanges& taken, uint64_t new_start, uint64_t new_bytes) {
+  if (!IsRecording() && taken.count == 0) return;
+  Range added;
+  if (!g_recorder.ranges.PutAt(taken, new_start, new_bytes, &added)) CountLoss(LossId::kRangesTableFull, new_bytes);
+  if (added.end > added.start) CountAllocation(added.stack, added.end - added.start, 0, TicksSinceStart());
+}
+
+void MappedLike(uint64_t old_start, const MappingEvent& event) {
+  if (!IsRecording()) return;
+  MappingEvent mapped = event;
+  Range old;
+  if (g_recorder.ranges.Find(old_start, &old)) {
+    mapped.protection = static_cast<int>(old.protection);
+    mapped.map_flags = (old.flags & recording::kRangeShared) != 0 ? MAP_SHARED : MAP_PRIVATE;
+    mapped.file = (old.flags & recording::kRangeFile) != 0;
+  }
+  Mapped(mapped);
 }
 
 void Protected(uint64_t start, uint64_t bytes, int protection) {

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "preload/recorder/range_table.h"
 #include "recording/layout.h"
 
 namespace nodeleak::preload {
@@ -89,11 +90,15 @@ struct MappingEvent {
   int map_flags;  // MAP_*
   bool file;
 };
-void Mapped(const MappingEvent& event);         // after a successful mmap
-void Unmapped(uint64_t start, uint64_t bytes);  // before munmap
-void Remapped(uint64_t old_start, uint64_t old_bytes, uint64_t new_start,
-              uint64_t new_bytes);                               // after a successful mremap
+void Mapped(const MappingEvent& event);                          // after a successful mmap
 void Protected(uint64_t start, uint64_t bytes, int protection);  // after a successful mprotect
+// munmap and mremap take what they are about to take away out of the table, call, and say what has become of it.
+void TakeMapping(uint64_t start, uint64_t bytes, TakenRanges* taken);
+void Unmapped(const TakenRanges& taken);
+void Remapped(const TakenRanges& taken, uint64_t new_start, uint64_t new_bytes);
+void PutBack(const TakenRanges& taken);  // the call failed
+// After a successful mremap that left the old mapping where it is.
+void MappedLike(uint64_t old_start, const MappingEvent& event);
 void BreakMoved(uint64_t bytes);
 
 // --- threads; called on the thread itself, or by its creator where said

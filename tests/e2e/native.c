@@ -182,7 +182,7 @@ static int Mappings(void) {
   char* grown = mremap(all + 30 * page, 70 * page, 90 * page, MREMAP_MAYMOVE);  // 10 + 90
   mmap(grown, 5 * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   char* left = mmap(NULL, 7 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  mremap(left, 7 * page, 7 * page, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);  // 7 + 7
+  mremap(left, 7 * page, 7 * page, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);  // 7 + 7
   char* shared = mmap(NULL, 6 * page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   mremap(shared, 0, 6 * page, MREMAP_MAYMOVE);  // 6 + 6
   return grown == MAP_FAILED;

@@ -33,6 +33,21 @@ class RangeTableTest : public ::testing::Test {
     return range;
   }
 
+  void Unmap(uint64_t first_page, uint64_t end_page) {
+    TakenRanges taken;
+    ASSERT_TRUE(table_.Take(first_page * kPage, end_page * kPage, &taken));
+    table_.Forget(taken);
+  }
+
+  // The pages that were added.
+  uint64_t Remap(uint64_t first_page, uint64_t end_page, uint64_t new_page, uint64_t new_pages) {
+    TakenRanges taken;
+    Range added;
+    EXPECT_TRUE(table_.Take(first_page * kPage, end_page * kPage, &taken));
+    EXPECT_TRUE(table_.PutAt(taken, new_page * kPage, new_pages * kPage, &added));
+    return (added.end - added.start) / kPage;
+  }
+
   // {first page, pages, stack, protection} of each.
   std::vector<std::vector<uint64_t>> Contents() {
     AppendTable<Range> ranges;
@@ -65,7 +80,7 @@ using Expected = std::vector<std::vector<uint64_t>>;
 
 TEST_F(RangeTableTest, PartialUnmapSplits) {
   table_.Insert(MakeRange(100, 10, 1));
-  table_.Remove(103 * kPage, 105 * kPage);
+  Unmap(103, 105);
   EXPECT_EQ(Contents(), (Expected{{100, 3, 1, kRw}, {105, 5, 1, kRw}}));
   EXPECT_EQ(g_freed_bytes, 2 * kPage);
 }
@@ -82,7 +97,7 @@ TEST_F(RangeTableTest, UnmapAcrossSeveralTakesTheirParts) {
   table_.Insert(MakeRange(100, 4, 1));
   table_.Insert(MakeRange(104, 4, 2));
   table_.Insert(MakeRange(110, 4, 3));
-  table_.Remove(102 * kPage, 112 * kPage);
+  Unmap(102, 112);
   EXPECT_EQ(Contents(), (Expected{{100, 2, 1, kRw}, {112, 2, 3, kRw}}));
   EXPECT_EQ(g_freed_bytes, 8 * kPage);
 }
@@ -125,14 +140,74 @@ TEST_F(RangeTableTest, PiecesOfAReservationDoNotPileUp) {
 TEST_F(RangeTableTest, RemapMovesAndStretchesUnderTheOldStack) {
   table_.Insert(MakeRange(100, 4, 9));
   table_.Insert(MakeRange(203, 4, 2));
-  EXPECT_TRUE(table_.Move(100 * kPage, 104 * kPage, 200 * kPage, 5 * kPage));
+  EXPECT_EQ(Remap(100, 104, 200, 5), 1u);
   EXPECT_EQ(Contents(), (Expected{{200, 5, 9, kRw}, {205, 2, 2, kRw}}));
+  EXPECT_EQ(g_freed_bytes, 2 * kPage);
 }
 
-TEST_F(RangeTableTest, RemapOfAnUnknownMappingChangesNothing) {
+TEST_F(RangeTableTest, RemapCutsOffWhatIsTooMuch) {
+  table_.Insert(MakeRange(100, 10, 9));
+  EXPECT_EQ(Remap(102, 108, 102, 2), 0u);
+  EXPECT_EQ(Contents(), (Expected{{100, 2, 9, kRw}, {102, 2, 9, kRw}, {108, 2, 9, kRw}}));
+  EXPECT_EQ(g_freed_bytes, 4 * kPage);
+}
+
+// What the kernel has merged, or moves in one call (Linux 6.17), may be several of ours, with gaps.
+TEST_F(RangeTableTest, RemapKeepsSeveralApart) {
+  table_.Insert(MakeRange(100, 2, 1));
+  table_.Insert(MakeRange(102, 3, 2, PROT_READ));
+  table_.Insert(MakeRange(107, 1, 3));
+  EXPECT_EQ(Remap(101, 108, 301, 7), 0u);
+  EXPECT_EQ(Contents(), (Expected{{100, 1, 1, kRw}, {301, 1, 1, kRw}, {302, 3, 2, PROT_READ}, {307, 1, 3, kRw}}));
+  EXPECT_EQ(g_freed_bytes, 0u);
+  EXPECT_EQ(Remap(301, 308, 401, 3), 0u);
+  EXPECT_EQ(Contents(), (Expected{{100, 1, 1, kRw}, {401, 1, 1, kRw}, {402, 2, 2, PROT_READ}}));
+  EXPECT_EQ(g_freed_bytes, 2 * kPage);
+}
+
+TEST_F(RangeTableTest, WhereAGapComesToLieNothingChanges) {
+  table_.Insert(MakeRange(100, 1, 1));
+  table_.Insert(MakeRange(103, 1, 2));
+  table_.Insert(MakeRange(200, 4, 3));
+  Remap(100, 104, 200, 4);
+  EXPECT_EQ(Contents(), (Expected{{200, 1, 1, kRw}, {201, 2, 3, kRw}, {203, 1, 2, kRw}}));
+}
+
+TEST_F(RangeTableTest, RemapOfAnUnknownMappingOnlyReplacesWhatItMeets) {
   table_.Insert(MakeRange(100, 4, 9));
-  EXPECT_FALSE(table_.Move(300 * kPage, 304 * kPage, 400 * kPage, 4 * kPage));
+  EXPECT_EQ(Remap(300, 304, 400, 4), 0u);
   EXPECT_EQ(Contents(), (Expected{{100, 4, 9, kRw}}));
+  Remap(300, 304, 102, 4);
+  EXPECT_EQ(Contents(), (Expected{{100, 2, 9, kRw}}));
+}
+
+TEST_F(RangeTableTest, WhatIsMappedWhileItIsTakenStays) {
+  table_.Insert(MakeRange(100, 4, 1));
+  TakenRanges taken;
+  ASSERT_TRUE(table_.Take(100 * kPage, 104 * kPage, &taken));
+  table_.Insert(MakeRange(101, 2, 2));  // by another thread, before the call of the first has come back
+  Range added;
+  ASSERT_TRUE(table_.PutAt(taken, 200 * kPage, 4 * kPage, &added));
+  EXPECT_EQ(Contents(), (Expected{{101, 2, 2, kRw}, {200, 4, 1, kRw}}));
+  EXPECT_EQ(g_freed_bytes, 0u);
+}
+
+TEST_F(RangeTableTest, AFailedCallPutsAllBack) {
+  table_.Insert(MakeRange(100, 4, 1));
+  table_.Insert(MakeRange(106, 4, 2));
+  TakenRanges taken;
+  ASSERT_TRUE(table_.Take(102 * kPage, 107 * kPage, &taken));
+  ASSERT_TRUE(table_.PutBack(taken));
+  EXPECT_EQ(Contents(), (Expected{{100, 2, 1, kRw}, {102, 2, 1, kRw}, {106, 1, 2, kRw}, {107, 3, 2, kRw}}));
+  EXPECT_EQ(g_freed_bytes, 0u);
+}
+
+TEST_F(RangeTableTest, MoreThanCanBeTakenIsFreed) {
+  constexpr uint64_t kMany = TakenRanges::kMost + 9;
+  for (uint64_t i = 0; i < kMany; ++i) table_.Insert(MakeRange(100 + 2 * i, 1, 1));
+  Unmap(100, 100 + 2 * kMany);
+  EXPECT_EQ(Contents(), Expected{});
+  EXPECT_EQ(g_freed_bytes, kMany * kPage);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "preload/unwind/modules.h"
 #include "preload/unwind/stack_walk.h"
 #include "preload/v8/js_frames.h"
+#include "preload/v8/runtime.h"
 
 using namespace nodeleak::preload;
 
@@ -39,6 +40,13 @@ void TellV8(uint64_t start, uint64_t bytes, bool unreadable, bool executable) {
   if (HasV8() && v8::MemoryChanged(start, bytes, unreadable, executable)) ForgetUnwindRules();
 }
 
+// --use-largepages: node maps empty pages over its own code and copies it back afterwards (src/large_pages/
+// node_large_page.cc). In between none of its functions can be called, and a stack walk may want to.
+bool IsOverNodesCode(void* address, size_t bytes, int flags) {
+  return (flags & MAP_FIXED) != 0 && bytes != 0 &&
+         (v8::IsCodeOfNode(Number(address)) || v8::IsCodeOfNode(Number(address) + bytes - 1));
+}
+
 template <typename Call>
 void* Map(size_t bytes, int protection, int flags, int fd, Call call) {
   if (!MemoryOriginalsReady()) FindMemoryOriginals();
@@ -46,7 +54,7 @@ void* Map(size_t bytes, int protection, int flags, int fd, Call call) {
   Guard guard;
   void* address = call();
   guard.KeepErrno();
-  if (address != MAP_FAILED) {
+  if (address != MAP_FAILED && !IsOverNodesCode(address, bytes, flags)) {
     const bool anonymous = (flags & MAP_ANONYMOUS) != 0 || fd < 0;
     Mapped({Number(address), bytes, protection, flags, !anonymous});
     if ((protection & PROT_EXEC) != 0 || (flags & MAP_FIXED) != 0) {

@@ -63,6 +63,12 @@ await run({
     const main = file('main.js', 'console.log(length())');
     same('use', [NODE, '--snapshot-blob', blob, main], { expect: 0 });
   },
+  // Its code is not there for a moment.
+  'node moves itself to large pages'() {
+    for (const mode of ['silent', 'on'])
+      same(mode, [NODE, `--use-largepages=${mode}`, '-e', 'console.log(Buffer.alloc(1 << 20).length)']);
+  },
+
   'ends by itself'() {
     js('natural', 'console.log(1); console.error(2)', { expect: 0 });
     js('exit code', 'process.exitCode = 9', { expect: 9 });

@@ -33,9 +33,16 @@ constexpr milliseconds kStartPatience(20'000);  // reading V8's symbols on a bus
 constexpr milliseconds kStopPatience(10'000);   // for a recorder whose nodeleak was killed to freeze, on a busy machine
 constexpr milliseconds kCallPatience(5000), kCallLimit(5000);
 
+// Its memory goes before it does: then it has no program any more.
+bool HasMemory(pid_t pid) {
+  char first;
+  return readlink(ProcPath(pid, "exe").c_str(), &first, 1) >= 0 || errno != ENOENT;
+}
+
 absl::Status About(const AttachTarget& target, absl::string_view verb, const absl::Status& status) {
   if (status.ok()) return status;
-  const bool runs = recording::IsProcessRunning(static_cast<uint32_t>(target.pid), target.start_ticks);
+  const bool runs =
+      recording::IsProcessRunning(static_cast<uint32_t>(target.pid), target.start_ticks) && HasMemory(target.pid);
   return absl::Status(status.code(), absl::StrCat("cannot ", verb, " ", target.pid, ": ",
                                                   runs ? status.message() : "it has ended meanwhile"));
 }

@@ -87,8 +87,9 @@ struct Program {
 
 absl::StatusOr<Program> ReadProgram(const RemoteMemory& memory) {
   const std::string auxv = ReadProcFile(memory.pid(), "auxv");
+  if (auxv.empty()) return absl::UnavailableError("it is ending");  // its memory is gone
   const uint64_t headers = AuxiliaryValue(auxv, AT_PHDR);
-  if (headers == 0) return absl::UnavailableError("it has no program headers in memory (is it ending?)");
+  if (headers == 0) return absl::UnavailableError("it has no program headers in memory");
   Program program;
   program.segments = ReadSegments(memory, static_cast<RemoteAddress>(headers), AuxiliaryValue(auxv, AT_PHNUM));
   for (const Elf64_Phdr& segment : program.segments)

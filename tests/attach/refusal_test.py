@@ -12,7 +12,7 @@ import sys
 import time
 import unittest
 
-from attach_support import AttachTest, DRIVER, NODELEAK, Target, program, run
+from attach_support import AttachTest, DRIVER, GRACE, NODELEAK, Target, program, run
 
 
 class RefusalTest(AttachTest):
@@ -139,6 +139,12 @@ class RefusalTest(AttachTest):
         with Target([program('sleeps'), 'poll']) as target:
             write('cgroup.procs', str(target.pid))
             write(name, frozen)
+            told, word = (name, frozen) if name == 'freezer.state' else ('cgroup.events', 'frozen 1')
+            for _ in range(GRACE * 100):  # a thread that is in the kernel is frozen when it comes out
+                with open(f'{folder}/{told}') as state:
+                    if word in state.read():
+                        break
+                time.sleep(0.01)
             try:
                 self.refused(target.pid, 'it did not stop: is it frozen')
             finally:

@@ -11,11 +11,12 @@ namespace {
 
 constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kSmallTableBytes = 512 << 10;  // 65,536 functions; node has three times as many
-constexpr uint32_t kFewUses = 16;
+constexpr uint32_t kFewUses = 16;                 // more may follow
 
 const ModuleInfo* g_module;
 uint64_t g_low = UINT64_MAX, g_high;  // of .eh_frame, as far as it was read
-uint32_t g_uses, g_released_uses;
+uint32_t g_uses;
+uint32_t g_released_uses, g_seen_uses;  // when pages were let go, and when that was last asked
 
 // Documentation/admin-guide/mm/pagemap.rst of Linux: 63 present, 62 swapped, 61 a page of a file.
 bool IsOfFile(uint64_t page) { return (page >> 61 & 1) != 0 || page >> 62 == 0; }
@@ -65,8 +66,10 @@ void NoteTableUse(const ModuleInfo& module, uint64_t start, uint64_t end) {
 void ReleaseTablePages() {
   const ModuleInfo* module = __atomic_load_n(&g_module, __ATOMIC_ACQUIRE);
   const uint32_t uses = __atomic_load_n(&g_uses, __ATOMIC_RELAXED);
-  if (module == nullptr || uses - g_released_uses < kFewUses || !__atomic_load_n(&module->loaded, __ATOMIC_ACQUIRE))
-    return;
+  if (module == nullptr || uses == g_released_uses || !__atomic_load_n(&module->loaded, __ATOMIC_ACQUIRE)) return;
+  const bool go_on = uses != g_seen_uses;
+  g_seen_uses = uses;
+  if (go_on && uses - g_released_uses < kFewUses) return;
   g_released_uses = uses;
   const long pagemap =
       RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/thread-self/pagemap"), O_RDONLY | O_CLOEXEC);

@@ -14,7 +14,8 @@ namespace nodeleak::preload {
 // An entry of .eh_frame at [start, end) was read. Counts for the first module of some size only, which is node.
 void NoteTableUse(const ModuleInfo& module, uint64_t start, uint64_t end);
 
-// Lets go of what was touched, when that may be worth a system call. Never where a page is not the file's any more.
+// Lets go of what was touched: after some look-ups, or when none came since the last call. Never where a page is not
+// the file's any more.
 void ReleaseTablePages();
 
 }  // namespace nodeleak::preload

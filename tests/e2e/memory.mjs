@@ -53,9 +53,9 @@ function stacksOf(pid) {
   return bytes;
 }
 
-// How much of the index of node's unwind tables (PT_GNU_EH_FRAME) is resident: whoever looks up functions touches all of
-// it, 16 pages at each fault.
-function residentIndex(pid) {
+// The index of node's unwind tables (PT_GNU_EH_FRAME), from where node is loaded: whoever looks up functions touches all
+// of it, 16 pages at each fault.
+function unwindIndex() {
   const elf = fs.readFileSync(NODE);
   const headers = Array.from({ length: elf.readUInt16LE(56) }, (_, i) => {
     const at = Number(elf.readBigUInt64LE(32)) + i * elf.readUInt16LE(54);
@@ -63,15 +63,19 @@ function residentIndex(pid) {
   });
   const index = headers.find(({ type }) => type === 0x6474e550);
   const loaded = headers.find(({ type }) => type === 1).address & ~0xfffn;
+  return { offset: index.address - loaded, pages: Number(index.bytes / 4096n) };
+}
+
+function residentShare(pid, index) {
   const maps = fs.readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n');
   const start = BigInt(`0x${maps.find((area) => area.endsWith(fs.realpathSync(NODE))).split('-')[0]}`);
-  const pages = Buffer.alloc(Number(index.bytes / 4096n) * 8);
+  const pages = Buffer.alloc(index.pages * 8);
   const pagemap = fs.openSync(`/proc/${pid}/pagemap`);
-  fs.readSync(pagemap, pages, 0, pages.length, (start + index.address - loaded) / 4096n * 8n);
+  fs.readSync(pagemap, pages, 0, pages.length, (start + index.offset) / 4096n * 8n);
   fs.closeSync(pagemap);
   let resident = 0;
   for (let at = 0; at < pages.length; at += 8) resident += pages[at + 7] >> 7;
-  return resident / (pages.length / 8);
+  return resident / index.pages;
 }
 
 const ended = (child) => new Promise((done) => child.on('close', done));
@@ -80,10 +84,11 @@ await run({
   async 'what an idle process needed to walk its stacks is let go'() {
     const { child, ended } = start([NODE, '-e', 'setInterval(() => {}, 1000); console.log(process.pid)']);
     const pid = Number(await firstLine(child));
+    const index = unwindIndex();
     let share = 1;
     for (let i = 0; i < 100 && share > 0.3; ++i) {
       await new Promise((next) => setTimeout(next, 100));
-      share = residentIndex(pid);
+      share = residentShare(pid, index);
     }
     process.kill(pid);
     await ended;

@@ -14,7 +14,6 @@
 #include "cli/file_names.h"
 #include "cli/reporting.h"
 #include "cli/rss_reports.h"
-#include "recording/copy.h"
 #include "tracer/launch.h"
 #include "tracer/live_recording.h"
 
@@ -111,15 +110,6 @@ int ReportCommand(const Invocation& invocation) {
     recordings.push_back(*std::move(recording));
   }
   return ExitStatus(ReportRecordings(recordings, invocation.settings, TextStream::kStdout), 0);
-}
-
-int SnapshotCommand(const Invocation& invocation) {
-  const std::string& output = invocation.settings.output;
-  if (output.empty() || invocation.operands.size() != 1)
-    return Trouble(
-        "nodeleak snapshot needs one recording and a place for the copy: nodeleak snapshot RECORDING -o FILE");
-  absl::Status copied = recording::CopyRecording(invocation.operands[0], output);
-  return copied.ok() ? 0 : Trouble(copied.message());
 }
 
 int Main(absl::Span<const std::string> arguments) {

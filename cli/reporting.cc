@@ -198,7 +198,7 @@ class Reporter {
 
   void SayWhereTheRecordingsAre(int main_process) {
     for (const report::ProcessSummary& process : processes_)
-      if (process.process.ending == report::Ending::kRunning)
+      if (process.process.ending == report::Ending::kRunning && !process.process.is_copy)
         Say(absl::StrCat("process ", process.process.pid, " still runs; read ", ShownPath(process.recording),
                          " again later"));
     if (stream_ == TextStream::kStdout || main_process < 0) return;

@@ -17,6 +17,7 @@ enum class MailboxResult : uint32_t {
   kNoForcedGc = 3,     // V8 does not export it
   kNoMainIsolate = 4,  // not yet, or no longer
   kNoRoom = 5,         // in the recording, for the answer
+  kEnding = 6,         // its own collections before the picture at the end are under way
 };
 struct Mailbox {
   uint32_t bell;      // counts up; a shared futex

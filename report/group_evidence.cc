@@ -266,6 +266,7 @@ Evidence CollectEvidence(const Recording& recording, const Timebase& timebase, c
   evidence.last_allocation_seconds = span.last;
   // While a process runs on, its blocks can be younger than its last sign of life.
   evidence.run_seconds = std::max(timebase.run_seconds(), span.last);
+  evidence.runs_on = recording.process.ending == recording::Ending::kRunning;
   evidence.longest_pause_seconds = LongestPause(timebase, members);
   evidence.turns = timebase.TurnsBetween(std::max(span.first, timebase.started_seconds()), span.last);
   evidence.kind = members.front()->kind;

@@ -132,6 +132,7 @@ struct ProcessInfo {
   bool is_attached = false;  // watched since started_at_unix_ns only: it had run before
   double duration_seconds = 0;
   Ending ending = Ending::kRunning;
+  bool is_copy = false;  // made by `nodeleak snapshot`: kRunning was so then
   std::optional<int> exit_code;
   std::optional<int> signal;
   bool is_node = false, is_launcher = false, is_root_command = false;

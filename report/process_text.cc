@@ -24,7 +24,7 @@ std::string EndingText(const ProcessInfo& process) {
     case Ending::kKilled:
       return process.signal.has_value() ? absl::StrCat("killed by ", SignalName(*process.signal)) : "killed or crashed";
     case Ending::kRunning:
-      return "still running";
+      return process.is_copy ? "still running when it was copied" : "still running";
     case Ending::kDetached:
       return "still running, detached";
     case Ending::kExec:

@@ -106,6 +106,7 @@ ProcessInfo DescribeProcess(const Recording& recording) {
   process.is_attached = (source.flags & recording::kIsAttached) != 0;
   process.duration_seconds = static_cast<double>(source.duration_ns) / 1e9;
   process.ending = EndingOf(source.ending);
+  process.is_copy = (source.flags & recording::kIsSnapshot) != 0;
   if (source.ending == recording::Ending::kExited && source.exit_code >= 0) process.exit_code = source.exit_code;
   if (source.end_signal != 0) process.signal = source.end_signal;
   process.is_node = source.IsNode();

@@ -13,8 +13,8 @@ namespace {
 // docs/verdicts.md says what each of these is for.
 constexpr double kShortestRun = 0.5, kShortestLife = 0.8, kShortestGrowth = 0.8;  // seconds
 constexpr double kShortestShareOfRun = 0.02;
-constexpr double kShortestTrend = 2;                      // seconds
-constexpr double kSureGrowth = 3, kDoubtfulGrowth = 1.5;  // seconds
+constexpr double kShortestTrend = 2;                                                    // seconds
+constexpr double kSureGrowth = 3, kDoubtfulGrowth = 1.5, kDoubtfulGrowthOfRunning = 2;  // seconds
 constexpr double kFewestSurvivors = 4, kFewSurvivors = 10, kManySurvivors = 50;
 constexpr double kFewMustStay = 0.5, kFewMustOccupy = 0.6;
 constexpr uint64_t kLeastFewBytes = 128 * 1024, kLeastBytes = 16 * 1024, kLeastBytesWithoutSite = 64 * 1024,
@@ -141,11 +141,17 @@ std::string RateSentence(const GrowthRate& rate) {
                       FormatSeconds(rate.from_seconds), " to ", FormatSeconds(rate.until_seconds));
 }
 
+// What is short enough to be a cache that has not been full yet.
+bool MayStillFill(const Evidence& evidence) {
+  return evidence.runs_on && evidence.end_seconds - evidence.begin_seconds < kDoubtfulGrowthOfRunning;
+}
+
 Confidence ConfidenceOfGrowth(const Evidence& evidence, const Thirds& thirds) {
   const double seconds = evidence.end_seconds - evidence.begin_seconds;
   const bool idle_since = evidence.activity_after == Activity::kIdle &&
                           evidence.end_seconds < evidence.run_seconds - kSilentShare * seconds;
-  if (thirds.survivors() < kFewSurvivors || seconds < kDoubtfulGrowth || idle_since) return Confidence::kLow;
+  if (thirds.survivors() < kFewSurvivors || seconds < kDoubtfulGrowth || idle_since || MayStillFill(evidence))
+    return Confidence::kLow;
   const bool gc_confirms = !evidence.owned_by_collector || evidence.survived_gcs.median >= 2;
   const bool sure =
       thirds.survivors() >= kManySurvivors && seconds >= kSureGrowth && evidence.windows_measured && gc_confirms;
@@ -215,6 +221,9 @@ Judgement Growing(const Evidence& evidence, const Thirds& thirds) {
       Verdict::kGrowing, ConfidenceOfGrowth(evidence, thirds), {AgesSentence(thirds)}, RateOf(evidence)};
   if (evidence.owned_by_collector) growing.evidence.push_back(SurvivedSentence(evidence));
   growing.evidence.push_back(RateSentence(growing.rate));
+  if (MayStillFill(evidence))
+    growing.evidence.push_back(
+        "seen for a short time only, and the process runs on: a cache that still fills looks the same");
   const double idle = evidence.run_seconds - evidence.last_allocation_seconds;
   if (idle > kSilentShare * seconds && idle > kShortestRun) {
     growing.evidence.push_back(

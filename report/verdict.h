@@ -26,6 +26,7 @@ struct Evidence {
   Trend trend;  // of the same period
   double begin_seconds = 0, end_seconds = 0;
   double run_seconds = 0;
+  bool runs_on = false;  // the process had not ended when its recording was read or copied
   double first_allocation_seconds = 0, last_allocation_seconds = 0;
   double longest_pause_seconds = 0;  // between allocations, as far as births and checkpoints tell
   double turns = -1;                 // of the event loops while the group allocated; negative: not known

@@ -56,6 +56,7 @@ constexpr RefusalRow kRefusals[] = {
     {MailboxResult::kNoForcedGc, "its V8 does not export LowMemoryNotification"},
     {MailboxResult::kNoMainIsolate,
      "its main thread has not come to its event loop yet, or has no JavaScript any more"},
+    {MailboxResult::kEnding, "it is ending, and collects for its last picture"},
     {MailboxResult::kNoRoom, "its recording has no room for the answer (--max-recording)"},
 };
 const char* Sentence(MailboxResult result) {

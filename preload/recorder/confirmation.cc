@@ -43,6 +43,10 @@ bool MakeRoom() {
 
 bool BeginConfirmation(recording::ConfirmationKind kind) {
   if (!IsRecording() || !g_lock.TryLock()) return false;
+  if (kind == recording::ConfirmationKind::kRequested && IsConfirmingEnd()) {
+    g_lock.Unlock();
+    return false;
+  }
   __atomic_store_n(&g_confirmation, 0u, __ATOMIC_RELEASE);
   const bool room = MakeRoom();
   if (room) {
@@ -72,6 +76,11 @@ void EndConfirmation(recording::ConfirmationKind kind, uint32_t turns) {
     __atomic_store_n(&g_confirmation, 0u, __ATOMIC_RELEASE);
   }
   g_lock.Unlock();
+}
+
+bool IsConfirmingEnd() {
+  return __atomic_load_n(&g_confirmation, __ATOMIC_ACQUIRE) != 0 &&
+         g_recorder.file.header()->confirmation.kind == static_cast<uint32_t>(recording::ConfirmationKind::kAtEnd);
 }
 
 void ForgetConfirmation() { __atomic_store_n(&g_confirmation, 0u, __ATOMIC_RELEASE); }

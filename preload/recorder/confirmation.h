@@ -20,11 +20,12 @@ enum class FreePhase : uint32_t {
   kPending = 2,   // on the turns of the loop after it, and inside the second one
 };
 
-// Any thread. False: the recording has no room for it.
+// Any thread. False: the recording has no room for it, or it is requested while the one of the end is under way.
 bool BeginConfirmation(recording::ConfirmationKind kind);
 // Of this kind; a later one of another kind goes on. `turns`: of the event loop, see recording::Confirmation.
 void EndConfirmation(recording::ConfirmationKind kind, uint32_t turns);
 void ForgetConfirmation();  // the recording goes
+bool IsConfirmingEnd();     // ConfirmationKind::kAtEnd is under way
 
 // Of the calling thread, until it says otherwise or the confirmation ends.
 void SetFreePhase(FreePhase phase);

@@ -32,7 +32,9 @@ void BeginCollections() {
   uint64_t reach_ms = mailbox().argument;
   if (reach_ms == 0 || reach_ms > kLongestReachMs) reach_ms = recording::kDefaultReachMs;
   g_recorder.gc_answers.Publish(0);
-  if (!BeginConfirmation(ConfirmationKind::kRequested)) return Answer(MailboxResult::kNoRoom);
+  if (!BeginConfirmation(ConfirmationKind::kRequested)) {
+    return Answer(IsConfirmingEnd() ? MailboxResult::kEnding : MailboxResult::kNoRoom);
+  }
   const MailboxResult result = v8::AskForCollections(static_cast<uint32_t>(reach_ms));
   g_collecting = result == MailboxResult::kDone;
   if (g_collecting) return;

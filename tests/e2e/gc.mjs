@@ -295,6 +295,30 @@ await run({
     });
   },
 
+  async 'a copy is made after a full GC, or says why not'() {
+    await withProgram(LEAVINGS + READY + FREEZE, async ({ pid }) => {
+      const copyOf = (...options) => {
+        const target = newRecording();
+        const { status, stdout, stderr } = nodeleak(['snapshot', ...options, String(pid), '-o', target]);
+        assert.deepStrictEqual([status, stdout], [0, '']);
+        const text = nodeleak(['report', target]);
+        assert.match(text.stdout, /still running when it was copied/);
+        assert.strictEqual(text.stderr, '');
+        const buffers = report(target).groups.filter((group) => group.site?.function === 'waste' && isBuffer(group));
+        return { stderr, wasted: buffers.reduce((sum, group) => sum + group.liveBlocks, 0) };
+      };
+      assert.deepStrictEqual(copyOf('--gc=off'), { stderr: '', wasted: 30 });
+      process.kill(pid, 'SIGSTOP');
+      const stopped = copyOf();
+      assert.match(stopped.stderr, /^nodeleak: copied without a full GC before it, .*process \d+ is stopped/);
+      assert.strictEqual(stopped.wasted, 30);
+      process.kill(pid, 'SIGCONT');
+      assert.deepStrictEqual(copyOf(), { stderr: '', wasted: 0 });
+    });
+    const { recording } = record([NODE, '-e', '1']);
+    assert.deepStrictEqual(nodeleak(['snapshot', recording, '-o', newRecording()]).stderr, '');
+  },
+
   async 'refusals say why'() {
     const { recording } = record([NODE, '-e', '1']);
     await refused(recording, /its process \d+ has ended/);

@@ -76,6 +76,15 @@ TEST(CommandLine, CollectionsTakeAProcessOrItsRecording) {
   EXPECT_THAT(ErrorOf({"gc", "--children=all", "4242"}), HasSubstr("not one of nodeleak gc"));
 }
 
+TEST(CommandLine, ACopyIsMadeAfterAFullGcUnlessItIsSwitchedOff) {
+  const Invocation copy = Parsed({"snapshot", "4242", "-o", "copy.rec"});
+  EXPECT_EQ(copy.command, Command::kSnapshot);
+  EXPECT_TRUE(copy.settings.gc_at_end);
+  EXPECT_EQ(copy.settings.output, "copy.rec");
+  EXPECT_FALSE(Parsed({"snapshot", "--gc=off", "x.rec", "-o", "copy.rec"}).settings.gc_at_end);
+  EXPECT_THAT(ErrorOf({"snapshot"}), HasSubstr("PID|RECORDING -o FILE"));
+}
+
 TEST(CommandLine, FailOnTakesASize) {
   EXPECT_EQ(Parsed({"--fail-on=growing", "node"}).settings.fail_on->min_bytes, 0u);
   EXPECT_EQ(Parsed({"--fail-on=growing:3KiB", "node"}).settings.fail_on->min_bytes, 3072u);

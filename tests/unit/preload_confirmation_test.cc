@@ -55,6 +55,18 @@ TEST_F(ConfirmationTest, GarbageAndPendingGoByThePhaseOfTheThread) {
   EXPECT_EQ(Freed().pending_blocks, 1u);
 }
 
+TEST_F(ConfirmationTest, ARequestDoesNotReplaceTheOneOfTheEnd) {
+  EXPECT_FALSE(IsConfirmingEnd());
+  ASSERT_TRUE(BeginConfirmation(ConfirmationKind::kAtEnd)) << "which replaces a requested one";
+  EXPECT_TRUE(IsConfirmingEnd());
+  EXPECT_FALSE(BeginConfirmation(ConfirmationKind::kRequested));
+  EXPECT_TRUE(IsConfirmingEnd());
+  EndConfirmation(ConfirmationKind::kAtEnd, 0);
+  EXPECT_FALSE(IsConfirmingEnd());
+  EXPECT_NE(g_recorder.file.header()->confirmation.ended_ns, 0u);
+  EXPECT_TRUE(BeginConfirmation(ConfirmationKind::kRequested));
+}
+
 TEST_F(ConfirmationTest, ASampleCountsAsWhatItStandsFor) {
   SetFreePhase(FreePhase::kGarbage);
   CountIfConfirmed(kStack, kOld, 5 * 1999, 5);

@@ -301,6 +301,20 @@ TEST(Verdict, AShortRunIsNotJudged) {
   EXPECT_THAT(Judge(evidence).evidence.front(), testing::HasSubstr("too short"));
 }
 
+TEST(Verdict, AShortLookAtAProcessThatRunsOnIsDoubtful) {
+  Evidence evidence = EvidenceOf(Simulate(kPatterns[0], 50, false, 1));
+  evidence.runs_on = true;
+  evidence.begin_seconds = evidence.end_seconds - 2.1;
+  EXPECT_EQ(Judge(evidence).confidence, Confidence::kLikely);
+  EXPECT_THAT(Judge(evidence).evidence, testing::Not(testing::Contains(testing::HasSubstr("still fills"))));
+  evidence.begin_seconds = evidence.end_seconds - 1.9;
+  EXPECT_EQ(Judge(evidence).verdict, Verdict::kGrowing);
+  EXPECT_EQ(Judge(evidence).confidence, Confidence::kLow);
+  EXPECT_THAT(Judge(evidence).evidence, testing::Contains(testing::HasSubstr("a cache that still fills")));
+  evidence.runs_on = false;
+  EXPECT_EQ(Judge(evidence).confidence, Confidence::kLikely) << "it has ended: that is all of it";
+}
+
 TEST(Verdict, ThreeLargeBlocksAreNoLeakYetFourAre) {
   EXPECT_EQ(Judge(FewBlocks({1, 8, 15}, 500'021)).verdict, Verdict::kNew);
   const Judgement judgement = Judge(FewBlocks({1, 6, 11, 16}, 500'021));

@@ -8,13 +8,25 @@ namespace nodeleak::report {
 namespace {
 
 constexpr size_t kManyFullGcs = 4, kFewestReadings = 3;
-constexpr double kShortestGrowth = 2;  // seconds
+constexpr double kShortestGrowth = 2, kApart = 0.4;  // seconds
 
 std::string UsedSentence(const HeapCurve& curve) {
   const auto bytes = [](double used) { return FormatBytes(static_cast<uint64_t>(used)); };
   return absl::StrCat("alive in it: at most ", bytes(curve.AtMost(0)), " at ", FormatSeconds(curve.first.seconds), ", ",
                       bytes(curve.last().used), " at ", FormatSeconds(curve.last().seconds), " (",
                       Plural(curve.exact.size(), "full GC"), ")");
+}
+
+// Of full GCs: two that follow each other at once, as forced ones do, are one.
+size_t MomentsOf(const HeapCurve& curve) {
+  size_t moments = 0;
+  double last = -kApart;
+  for (const HeapPoint& reading : curve.exact) {
+    if (reading.seconds < last + kApart) continue;
+    last = reading.seconds;
+    ++moments;
+  }
+  return moments;
 }
 
 void SetGrowth(const HeapCurve& curve, KindVerdict* heap) {
@@ -53,6 +65,11 @@ KindVerdict JudgeJsHeap(const recording::Recording& recording) {
     if (curve.exact.size() < kFewestReadings) heap.confidence = Confidence::kLow;
   } else {
     heap.evidence.push_back("garbage hides when it came: at the start, or ever since");
+    heap.confidence = Confidence::kLow;
+  }
+  const bool runs_on = recording.process.ending == recording::Ending::kRunning;
+  if (heap.verdict == Verdict::kGrowing && runs_on && MomentsOf(curve) < kFewestReadings) {
+    heap.evidence.push_back("few full GCs, and the process runs on: a cache that still fills looks the same");
     heap.confidence = Confidence::kLow;
   }
   return heap;

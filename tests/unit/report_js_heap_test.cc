@@ -30,6 +30,10 @@ class HeapOverTime {
     recording_.checkpoints.push_back({.time_ns = recording_.timeline.back().time_ns + 1});
     return Full({mib});
   }
+  HeapOverTime& RunsOn() {
+    recording_.process.ending = recording::Ending::kRunning;
+    return *this;
+  }
   // Of one of two isolates.
   HeapOverTime& FullOfOne(double of_one, double both) {
     after_gc_ = static_cast<uint64_t>(of_one * kMiB);
@@ -60,6 +64,16 @@ TEST(JsHeap, GrowsWhenEachFullGcLeavesMore) {
 
 TEST(JsHeap, AFullGcInTheMidstOfLargeWorkHidesNoGrowth) {
   EXPECT_EQ(HeapOverTime().Full({5, 7, 9, 11, 24, 16, 18, 20.5, 23, 25, 27, 29, 31}).Word(), Verdict::kGrowing);
+}
+
+TEST(JsHeap, FewFullGcsOfAProcessThatRunsOnAreDoubtful) {
+  const std::vector<double> young = {5, 7, 8, 10, 12, 13, 16, 18, 20, 22};
+  EXPECT_EQ(HeapOverTime().Young(young).Full({24}).Judge().confidence, Confidence::kLikely);
+  const KindVerdict running = HeapOverTime().Young(young).Full({24}).RunsOn().Judge();
+  EXPECT_EQ(running.verdict, Verdict::kGrowing);
+  EXPECT_EQ(running.confidence, Confidence::kLow);
+  EXPECT_THAT(running.evidence.back(), testing::HasSubstr("a cache that still fills"));
+  EXPECT_EQ(HeapOverTime().Full({5, 7, 9, 11, 13, 15, 17, 19}).RunsOn().Judge().confidence, Confidence::kHigh);
 }
 
 TEST(JsHeap, AStartASawtoothAndACacheThatIsFullAreNoGrowth) {

@@ -20,6 +20,7 @@
 #include "cli/growth_by_site.h"
 #include "cli/live_line.h"
 #include "recording/process.h"
+#include "report/text_layout.h"
 #include "tracer/attach.h"
 #include "tracer/launch.h"
 #include "tracer/unique_fd.h"
@@ -157,6 +158,11 @@ int AttachCommand(const Invocation& invocation) {
   if (!options.ok()) return Trouble(options.status().message());
   if (!settings.quiet)
     for (const std::string& note : target->notes) Say(note);
+
+  if (!settings.quiet && target->file_size_limit < settings.max_recording_bytes)
+    Say(absl::StrCat("process ", target->pid, " may write no file larger than ",
+                     report::FormatBytes(target->file_size_limit),
+                     " (ulimit -f), so its recording has no more room than that"));
 
   const FilesOfTarget files(*target);
   const EndSignals signals;

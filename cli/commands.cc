@@ -80,6 +80,7 @@ int RunCommand(const Invocation& invocation) {
 
   // Of a reader that went away, what it does not read is lost, and not the command's exit status.
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a report beyond our limit for files is an error
   for (const std::string& complaint : ended->complaints)
     if (!complaint.empty()) Say(complaint);
   std::vector<std::string> recordings = WithoutRepetitions(ended->recordings);
@@ -119,6 +120,7 @@ int Main(absl::Span<const std::string> arguments) {
   }
   absl::StatusOr<Invocation> invocation = ParseCommandLine(arguments);
   if (!invocation.ok()) return Trouble(invocation.status().message());
+  if (invocation->command != Command::kRun) signal(SIGXFSZ, SIG_IGN);  // what is run gets what we got
   switch (invocation->command) {
     case Command::kRun:
       return RunCommand(*invocation);

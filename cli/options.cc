@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "cli/quantities.h"
+#include "recording/file_size.h"
 #include "recording/layout.h"
 
 namespace nodeleak::cli {
@@ -125,9 +126,8 @@ absl::Status SetFailOn(absl::string_view value, Settings* settings) {
 }
 
 absl::Status SetMaxRecording(absl::string_view value, Settings* settings) {
-  constexpr uint64_t kSmallest = 1 << 20;
   if (absl::Status status = SetSize(value, &settings->max_recording_bytes); !status.ok()) return status;
-  if (settings->max_recording_bytes >= kSmallest) return absl::OkStatus();
+  if (settings->max_recording_bytes >= recording::kLeastRecordingBytes) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("'", value, "' is too small; a recording needs at least 1MiB"));
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "recording/file_size.h"
 #include "report/text_layout.h"
 
 namespace nodeleak::report {
@@ -23,19 +24,19 @@ static_assert(std::size(kCapabilityNames) == static_cast<size_t>(CapabilityId::k
 struct LossRow {
   const char* unit;
   const char* sentence;
+  bool is_full;   // the sentence goes on with why there was no room
   bool is_block;  // memory is missing from the report
   bool is_stack;  // memory is there, its stack is not whole
 };
 constexpr LossRow kLossRows[] = {
-    {"block", "not recorded: the recording is full (--max-recording, ulimit) or the disk is", true, false},
-    {"allocation", "recorded without a stack: the recording is full (--max-recording, ulimit) or the disk is", false,
-     true},
-    {"mapping", "not recorded: the recording is full (--max-recording, ulimit) or the disk is", true, false},
-    {"event", "not recorded: a lock of ours was busy for too long", true, false},
-    {"allocation", "inside signal handlers not recorded", true, false},
-    {"allocation", "before the recording began not recorded", true, false},
-    {"stack", "cut short by a frame that could not be unwound", false, true},
-    {"block", "not recorded: the shim had stopped watching", true, false},
+    {"block", "not recorded", true, true, false},
+    {"allocation", "recorded without a stack", true, false, true},
+    {"mapping", "not recorded", true, true, false},
+    {"event", "not recorded: a lock of ours was busy for too long", false, true, false},
+    {"allocation", "inside signal handlers not recorded", false, true, false},
+    {"allocation", "before the recording began not recorded", false, true, false},
+    {"stack", "cut short by a frame that could not be unwound", false, false, true},
+    {"block", "not recorded: the shim had stopped watching", false, true, false},
 };
 static_assert(std::size(kLossRows) == static_cast<size_t>(LossId::kCount));
 
@@ -85,9 +86,16 @@ std::string WhyNoEndGc(const Recording& recording) {
   return "";
 }
 
-std::string LossSentence(const LossRow& row, const recording::Loss& loss) {
+const char* WhyFull(const Recording& recording) {
+  return (recording.process.flags & recording::kFileSizeLimited) != 0
+             ? ": the recording is full, by the program's limit for the size of files (ulimit -f)"
+             : ": the recording is full (--max-recording, ulimit -v) or the disk is";
+}
+
+std::string LossSentence(const Recording& recording, const LossRow& row, const recording::Loss& loss) {
   return absl::StrCat(Plural(loss.count, row.unit),
-                      loss.bytes != 0 ? absl::StrCat(" (", FormatBytes(loss.bytes), ")") : "", " ", row.sentence);
+                      loss.bytes != 0 ? absl::StrCat(" (", FormatBytes(loss.bytes), ")") : "", " ", row.sentence,
+                      row.is_full ? WhyFull(recording) : "");
 }
 
 }  // namespace
@@ -183,7 +191,7 @@ std::vector<std::string> DescribeTroubles(const Recording& recording) {
   std::vector<std::string> troubles = recording.damage;
   if (std::string attached = DescribeAttach(recording); !attached.empty()) troubles.push_back(std::move(attached));
   for (size_t i = 0; i < std::size(kLossRows); ++i) {
-    if (recording.losses[i].count != 0) troubles.push_back(LossSentence(kLossRows[i], recording.losses[i]));
+    if (recording.losses[i].count != 0) troubles.push_back(LossSentence(recording, kLossRows[i], recording.losses[i]));
   }
   if (recording.process.sample_bytes != 0) {
     const bool automatic = (recording.process.flags & recording::kSampleAutomatic) != 0;

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "recording/file_size.h"
 #include "recording/layout.h"
 #include "recording/process.h"
 #include "tracer/attached_process.h"
@@ -264,6 +266,20 @@ AttachSession::~AttachSession() = default;
 
 namespace {
 
+// The recording is written in the process, under its limit; the memory files of the libraries here, under ours.
+absl::Status CheckFileSizeLimit(const AttachTarget& target) {
+  constexpr rlim_t kLibraries = 8 << 20;
+  rlimit own;
+  if (getrlimit(RLIMIT_FSIZE, &own) == 0 && own.rlim_cur < kLibraries)
+    return absl::FailedPreconditionError(absl::StrCat("nodeleak itself may write no file larger than ", own.rlim_cur,
+                                                      " bytes (ulimit -f); run it with a limit of 8 MiB at least"));
+  if (target.file_size_limit >= recording::kLeastRecordingBytes) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("it may write no file larger than ", target.file_size_limit,
+                   " bytes (ulimit -f), and a recording needs at least 1 MiB; raise that with prlimit --pid ",
+                   target.pid, " --fsize=BYTES"));
+}
+
 // What an earlier nodeleak left there, or a reason not to touch it.
 absl::Status MakeReady(AttachedProcess* process, const std::string& shim_path) {
   if (!process->has_shim()) {
@@ -292,6 +308,7 @@ absl::Status MakeReady(AttachedProcess* process, const std::string& shim_path) {
 absl::StatusOr<AttachSession> AttachSession::Attach(const AttachTarget& target, const AttachOptions& options) {
   absl::StatusOr<std::unique_ptr<AttachedProcess>> process = AttachedProcess::Open(target);
   if (!process.ok()) return About(target, "attach to", process.status());
+  if (absl::Status status = CheckFileSizeLimit(target); !status.ok()) return About(target, "attach to", status);
   if (absl::Status status = CheckSeccompFilters(target.pid, options.trust_seccomp); !status.ok())
     return About(target, "attach to", status);
   if (absl::Status status = MakeReady(process->get(), options.shim); !status.ok())

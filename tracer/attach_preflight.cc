@@ -143,6 +143,18 @@ bool IsKernelThread(pid_t pid) {
   return fields.size() > 6 && absl::SimpleAtoi(fields[6], &flags) && (flags & kOfTheKernel) != 0;
 }
 
+// "Max file size    SOFT    HARD    bytes"
+uint64_t ReadFileSizeLimit(pid_t pid) {
+  constexpr char kName[] = "Max file size";
+  const std::string limits = ReadProcFile(pid, "limits");
+  const size_t at = limits.find(kName);
+  uint64_t bytes = 0;
+  if (at == std::string::npos) return UINT64_MAX;
+  const std::vector<absl::string_view> words =
+      absl::StrSplit(absl::string_view(limits).substr(at + strlen(kName)), ' ', absl::SkipEmpty());
+  return !words.empty() && absl::SimpleAtoi(words[0], &bytes) ? bytes : UINT64_MAX;
+}
+
 absl::StatusOr<AttachTarget> Check(pid_t pid) {
   const std::string status = ReadProcFile(pid, "status");
   if (status.empty()) return Refuse("there is no such process");
@@ -162,6 +174,7 @@ absl::StatusOr<AttachTarget> Check(pid_t pid) {
   target.pid = pid;
   target.start_ticks = recording::ProcessStartTicks(static_cast<uint32_t>(pid)).value_or(0);
   target.executable = ReadExecutableName(pid);
+  target.file_size_limit = ReadFileSizeLimit(pid);
   target.notes = Notes(target, status);
   return target;
 }

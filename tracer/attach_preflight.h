@@ -2,6 +2,7 @@
 // is known beforehand is one sentence that says what to do. Nothing is stopped or changed.
 #pragma once
 
+#include <stdint.h>
 #include <sys/types.h>
 
 #include <string>
@@ -15,8 +16,9 @@ namespace nodeleak::tracer {
 struct AttachTarget {
   pid_t pid = 0;
   uint64_t start_ticks = 0;
-  std::string executable;          // as /proc/PID/exe names it
-  std::vector<std::string> notes;  // sentences for the person; nothing that forbids it
+  std::string executable;                   // as /proc/PID/exe names it
+  uint64_t file_size_limit = ~uint64_t{0};  // RLIMIT_FSIZE
+  std::vector<std::string> notes;           // sentences for the person; nothing that forbids it
 };
 
 // `verb` is for the sentence: "cannot attach to 4242: ...".

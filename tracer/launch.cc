@@ -1,5 +1,6 @@
 #include "tracer/launch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -11,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -36,7 +38,7 @@ constexpr int kForwardedSignals[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, 
 bool CanBePreloaded(absl::string_view path) { return path.find_first_of(" :") == absl::string_view::npos; }
 
 // What the shims tell us, a line each: the path of a recording that was begun, or "!" and a sentence. In a directory
-// that only we may enter.
+// that only we may enter. A shim that may write no file (RLIMIT_FSIZE) makes a link of it instead, FILE.PID -> line.
 class Index {
  public:
   static absl::StatusOr<Index> Create() {
@@ -55,6 +57,7 @@ class Index {
   Index& operator=(Index&&) = delete;
   ~Index() {
     if (folder_.empty()) return;
+    for (const std::string& link : Links()) unlink(link.c_str());
     unlink(path().c_str());
     unlink(shim_link().c_str());
     rmdir(folder_.c_str());
@@ -74,16 +77,31 @@ class Index {
     std::string text;
     char buffer[4096];
     for (ssize_t got; (got = read(fd.get(), buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(got));
-    return absl::StrSplit(text, '\n', absl::SkipEmpty());
+    std::vector<std::string> lines = absl::StrSplit(text, '\n', absl::SkipEmpty());
+    for (const std::string& link : Links()) {
+      const ssize_t got = readlink(link.c_str(), buffer, sizeof buffer);
+      if (got > 0) lines.emplace_back(buffer, static_cast<size_t>(got));
+    }
+    return lines;
   }
 
  private:
   explicit Index(std::string folder) : folder_(std::move(folder)) {}
+  std::vector<std::string> Links() const {
+    std::vector<std::string> links;
+    const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir(folder_.c_str()), closedir);
+    const std::string prefix = absl::StrCat(path(), ".");
+    while (const dirent* entry = folder != nullptr ? readdir(folder.get()) : nullptr) {
+      std::string name = absl::StrCat(folder_, "/", entry->d_name);
+      if (absl::StartsWith(name, prefix)) links.push_back(std::move(name));
+    }
+    return links;
+  }
   std::string shim_link() const { return absl::StrCat(folder_, "/libnodeleak-preload.so"); }
   std::string folder_;
 };
 
-// Blocks the forwarded signals and SIGCHLD; the destructor gives back what was there before.
+// Blocks the forwarded signals and SIGCHLD, ignores SIGXFSZ; the destructor gives back what was there before.
 class SignalState {
  public:
   SignalState() {
@@ -95,6 +113,10 @@ class SignalState {
     struct sigaction default_action = {};
     default_action.sa_handler = SIG_DFL;
     sigaction(SIGCHLD, &default_action, &child_action_before_);
+    // What we write beyond our limit for files is an error.
+    struct sigaction ignore = {};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGXFSZ, &ignore, &file_size_action_before_);
   }
   SignalState(const SignalState&) = delete;
   SignalState& operator=(const SignalState&) = delete;
@@ -107,6 +129,7 @@ class SignalState {
   }
   void Restore() const {  // also in the forked child
     sigaction(SIGCHLD, &child_action_before_, nullptr);
+    sigaction(SIGXFSZ, &file_size_action_before_, nullptr);
     sigprocmask(SIG_SETMASK, &mask_before_, nullptr);
   }
   const sigset_t& waited() const { return waited_; }
@@ -127,7 +150,7 @@ class SignalState {
  private:
   sigset_t waited_;
   sigset_t mask_before_;
-  struct sigaction child_action_before_;
+  struct sigaction child_action_before_, file_size_action_before_;
 };
 
 using Environment = std::vector<std::string>;

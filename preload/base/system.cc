@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "preload/base/guard.h"
+#include "preload/base/writing_syscall.h"
 
 namespace nodeleak::preload {
 
@@ -106,7 +107,7 @@ void SayOnce(bool* said, const char* text) {
   size_t length = strlen(line);
   for (const char* p = text; *p != '\0' && length < sizeof line - 1; ++p) line[length++] = *p;
   line[length++] = '\n';
-  RawSyscall(SYS_write, 2, reinterpret_cast<long>(line), static_cast<long>(length));
+  RawWritingSyscall(SYS_write, 2, reinterpret_cast<long>(line), static_cast<long>(length));
 }
 
 bool Patience::WaitMore(uint32_t seen) {

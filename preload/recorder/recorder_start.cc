@@ -1,5 +1,7 @@
 // Inside node, on the main thread, before main(): where the recording goes and what its header says of the process.
+#include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -8,6 +10,7 @@
 
 #include "preload/base/guard.h"
 #include "preload/base/safe_read.h"
+#include "preload/base/writing_syscall.h"
 #include "preload/recorder/confirmation.h"
 #include "preload/recorder/memory_pictures.h"
 #include "preload/recorder/older_buffers.h"
@@ -15,6 +18,7 @@
 #include "preload/recorder/sampler.h"
 #include "preload/recorder/thread_state.h"
 #include "preload/unwind/modules.h"
+#include "recording/file_size.h"
 
 extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // the linker's: our own ELF header
 
@@ -158,6 +162,7 @@ bool AttachTables() {
 void DescribeProcess(const RecorderOptions& options, const char* executable) {
   Header* header = g_recorder.file.header();
   header->flags = options.flags;
+  if (g_recorder.file.is_file_size_limited()) header->flags |= recording::kFileSizeLimited;
   header->pid = static_cast<uint32_t>(RawSyscall(SYS_getpid));
   header->ppid = static_cast<uint32_t>(RawSyscall(SYS_getppid));
   header->process_start_ticks = ReadStartTicks();
@@ -188,6 +193,16 @@ ControlPage* MakeControlPage() {
 
 }  // namespace
 
+namespace {
+// A link's text counts for no limit of files' sizes.
+bool TellByLink(const char* index_path, const char* line) {
+  char link[kMaxPath];
+  const int length = snprintf(link, sizeof link, "%s.%ld", index_path, RawSyscall(SYS_getpid));
+  return length > 0 && static_cast<size_t>(length) < sizeof link &&
+         RawSyscall(SYS_symlink, reinterpret_cast<long>(line), reinterpret_cast<long>(link)) == 0;
+}
+}  // namespace
+
 bool TellLauncher(const char* index_path, const char* line) {
   if (index_path == nullptr) return false;
   const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(index_path), O_WRONLY | O_APPEND | O_CLOEXEC);
@@ -196,8 +211,9 @@ bool TellLauncher(const char* index_path, const char* line) {
   size_t length = 0;
   for (; line[length] != '\0' && length < kMaxPath; ++length) text[length] = line[length];
   text[length++] = '\n';
-  const long written = RawSyscall(SYS_write, fd, reinterpret_cast<long>(text), static_cast<long>(length));
+  const long written = RawWritingSyscall(SYS_write, fd, reinterpret_cast<long>(text), static_cast<long>(length));
   RawSyscall(SYS_close, fd);
+  if (written == -EFBIG) return TellByLink(index_path, line);
   return written == static_cast<long>(length);
 }
 
@@ -212,7 +228,8 @@ bool StartRecording(const RecorderOptions& options, const char** why) {
   }
   ControlPage* control = g_recorder.control != nullptr ? g_recorder.control : MakeControlPage();
   if (control == nullptr) {
-    *why = "the kernel is too old (MADV_WIPEONFORK, Linux 4.14)";
+    *why = "madvise is refused (MADV_WIPEONFORK: Linux before 4.14, or a seccomp filter)";
+    if (!own_file) RawSyscall(SYS_close, options.descriptor);
     return false;
   }
   if (own_file ? !g_recorder.file.Create(path, options.max_bytes, why)
@@ -224,7 +241,9 @@ bool StartRecording(const RecorderOptions& options, const char** why) {
   header->start_monotonic_ns = g_recorder.start_ns;
   header->start_realtime_ns = RealtimeNanoseconds();
   if (!AttachTables()) {
-    *why = "there is no room for its tables (--max-recording)";
+    *why = g_recorder.file.is_file_size_limited()
+               ? "the limit for the size of files is too low for its tables (ulimit -f)"
+               : "there is no room for its tables (--max-recording)";
     g_recorder.file.Close();
     if (own_file) RawSyscall(SYS_unlink, reinterpret_cast<long>(path));
     return false;

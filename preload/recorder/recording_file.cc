@@ -9,6 +9,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "preload/base/writing_syscall.h"
+#include "recording/file_size.h"
+
 namespace nodeleak::preload {
 namespace {
 
@@ -112,14 +115,22 @@ bool RecordingFile::Adopt(int fd, uint64_t max_bytes, const char** why) {
   device_ = status.st_dev;
   inode_ = status.st_ino;
 
-  // One byte more would be a SIGXFSZ to the program.
   const uint64_t file_limit = SoftLimit(RLIMIT_FSIZE);
-  if (file_limit < max_bytes) max_bytes = file_limit;
+  file_size_limited_ = file_limit < max_bytes;
+  if (file_size_limited_) max_bytes = file_limit;
   // A limited address space is the program's.
   constexpr uint64_t kOurPart = 16;
   const uint64_t memory_limit = SoftLimit(RLIMIT_AS);
-  if (memory_limit != RLIM_INFINITY && memory_limit / kOurPart < max_bytes) max_bytes = memory_limit / kOurPart;
+  if (memory_limit != RLIM_INFINITY && memory_limit / kOurPart < max_bytes) {
+    max_bytes = memory_limit / kOurPart;
+    file_size_limited_ = false;
+  }
   max_bytes_ = max_bytes & ~(kPageBytes - 1);
+  if (max_bytes_ == 0) {
+    *why = WhyNoRoom();
+    RawSyscall(SYS_close, fd);
+    return false;
+  }
   long mapped =
       RawSyscall(SYS_mmap, 0, static_cast<long>(max_bytes_), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   fd_ = static_cast<int>(DuplicateHigh(fd));
@@ -131,13 +142,23 @@ bool RecordingFile::Adopt(int fd, uint64_t max_bytes, const char** why) {
     // A forked child must not write into its parent's recording, whatever it does.
     RawSyscall(SYS_madvise, mapped, static_cast<long>(max_bytes_), MADV_DONTFORK);
     if (InitializeLayout()) return true;
-    *why = "there is no room for it (is the disk full, or ulimit -f low?)";
+    *why = WhyNoRoom();
     RawSyscall(SYS_munmap, mapped, static_cast<long>(max_bytes_));
     base_ = nullptr;
   }
   if (fd_ >= 0) RawSyscall(SYS_close, fd_);
   fd_ = -1;
   return false;
+}
+
+const char* RecordingFile::WhyNoRoom() const {
+  return file_size_limited_ ? "the limit for the size of files is too low for it (ulimit -f); it takes some megabytes"
+                            : "there is no room for it (is the disk full, or ulimit -v low?)";
+}
+
+void RecordingFile::NoteFileSizeLimit() {
+  file_size_limited_ = true;
+  if (end_ != 0) __atomic_fetch_or(&header()->flags, recording::kFileSizeLimited, __ATOMIC_RELAXED);
 }
 
 bool RecordingFile::CreateInMemory(uint64_t max_bytes) {
@@ -199,10 +220,13 @@ bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
   if (in_memory_) return true;
   const Open open(*this);
   if (open.file() < 0) return false;
-  if (SoftLimit(RLIMIT_FSIZE) < offset + bytes) return false;
+  if (SoftLimit(RLIMIT_FSIZE) < offset + bytes) {
+    NoteFileSizeLimit();
+    return false;
+  }
   long result;
-  do {
-    result = RawSyscall(SYS_fallocate, open.file(), 0, static_cast<long>(offset), static_cast<long>(bytes));
+  do {  // the limit may be lowered this very moment
+    result = RawWritingSyscall(SYS_fallocate, open.file(), 0, static_cast<long>(offset), static_cast<long>(bytes));
   } while (result == -EINTR);
   // A seccomp filter says one of the last two.
   const bool cannot = result == -EOPNOTSUPP || result == -ENOSYS || result == -EPERM;
@@ -210,8 +234,8 @@ bool RecordingFile::Extend(uint64_t offset, uint64_t bytes) {
   // A file system that cannot reserve, or a process that may not: write the zeros, which reserves just as well.
   static const char zeros[kPageBytes] = {};
   for (uint64_t done = 0; done < bytes; done += kPageBytes) {
-    if (RawSyscall(SYS_pwrite64, open.file(), reinterpret_cast<long>(zeros), kPageBytes,
-                   static_cast<long>(offset + done)) != static_cast<long>(kPageBytes)) {
+    if (RawWritingSyscall(SYS_pwrite64, open.file(), reinterpret_cast<long>(zeros), kPageBytes,
+                          static_cast<long>(offset + done)) != static_cast<long>(kPageBytes)) {
       return false;
     }
   }

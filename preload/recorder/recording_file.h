@@ -25,6 +25,9 @@ class RecordingFile {
   bool CreateInMemory(uint64_t max_bytes);
   void Close();  // unmaps and closes; the file stays
 
+  // RLIMIT_FSIZE leaves less room than was asked for; in the header, too, once there is one.
+  bool is_file_size_limited() const { return file_size_limited_; }
+
   recording::Header* header() const { return reinterpret_cast<recording::Header*>(base_); }
   char* At(uint64_t offset) const { return base_ + offset; }
   recording::Shard* shards() const { return reinterpret_cast<recording::Shard*>(base_ + sizeof(recording::Header)); }
@@ -60,6 +63,8 @@ class RecordingFile {
   };
 
   bool IsOurs(long fd) const;
+  const char* WhyNoRoom() const;
+  void NoteFileSizeLimit();
   bool Extend(uint64_t offset, uint64_t bytes);
   bool ExtendUnlessRefused(uint64_t offset, uint64_t bytes);
   bool ReserveUpTo(uint64_t end);
@@ -82,6 +87,7 @@ class RecordingFile {
   uint64_t end_ = 0;
   uint64_t reserved_ = 0;  // the file is that long on disk; end_ or more
   bool in_memory_ = false;
+  bool file_size_limited_ = false;
   int fd_ = -1;            // -1: none is kept
   const char* path_ = "";  // of the file, for when the descriptor is gone
   uint64_t device_ = 0, inode_ = 0;

@@ -179,6 +179,45 @@ class RefusalTest(AttachTest):
             self.nodeleak('attach', '--duration=1ms', '--quiet', target.pid)
             self.assertEqual(0, target.end()[0])
 
+    GROWS = '#include <poll.h>\n#include <stdio.h>\n#include <stdlib.h>\n' \
+            'int main() { puts("ready"); fflush(stdout); struct pollfd in = {0, POLLIN, 0};' \
+            'while (poll(&in, 1, 1) == 0) for (int i = 0; i < 200; i++) malloc(33); return 7; }'
+
+    def limit_files(self, target, size):
+        resource.prlimit(target.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def test_a_process_that_may_write_no_files(self):
+        # SIGXFSZ would end it.
+        with Target([self.compile('gcc', self.GROWS)]) as target:
+            for size in (0, 100_000, (1 << 20) - 1):
+                self.limit_files(target, size)
+                self.refused(target.pid, f'it may write no file larger than {size} bytes.*prlimit --pid {target.pid} --fsize=')
+                self.assertNotIn('memfd', target.mappings())
+            self.limit_files(target, resource.RLIM_INFINITY)
+            ours = ['bash', '-c', 'ulimit -f 100; exec "$@"', 'bash', NODELEAK, 'attach', '--duration=1ms', str(target.pid)]
+            result = run(*ours, cwd=self.folder)
+            self.assertEqual(2, result.returncode)
+            self.assertRegex(result.stderr, f'cannot attach to {target.pid}: nodeleak itself may write no file larger than 102400')
+            self.assertNotIn('memfd', target.mappings())
+            self.nodeleak('attach', '--duration=1ms', '--quiet', target.pid)
+            self.assertEqual(7, target.end('x')[0])
+
+    def test_a_process_that_may_write_small_files(self):
+        full = 'the recording is full, by the program\'s limit for the size of files'
+        with Target([self.compile('gcc', self.GROWS)]) as target:
+            self.limit_files(target, 1 << 20)
+            result = self.nodeleak('attach', '--duration=1s', target.pid)
+            self.assertIn('may write no file larger than 1.0 MiB (ulimit -f)', result.stderr)
+            self.assertIn(full, ' '.join(result.stdout.split()))
+            # Lowered while it is recorded.
+            self.limit_files(target, resource.RLIM_INFINITY)
+            self.nodeleak('attach', '--keep', '--quiet', '--output=kept.rec', target.pid)
+            self.limit_files(target, 0)
+            time.sleep(0.5)
+            self.nodeleak('detach', target.pid)
+            self.assertIn(full, ' '.join(self.nodeleak('report', 'kept.rec').stdout.split()))
+            self.assertEqual(7, target.end('x')[0])
+
     def test_a_process_that_ends_meanwhile(self):
         # At any moment of an attach: one sentence that says so, or a report of what there was.
         for delay_ms in range(0, 60, 4):

@@ -189,10 +189,6 @@ await run({
     js('chdir', 'process.chdir("/"); console.log(process.cwd())');
     same('address space', ['bash', '-c', `ulimit -v 2000000; "${NATIVE}" vfork`], { expect: 0 });
     same('few descriptors', ['bash', '-c', `ulimit -n 64; "${NODE}" -p 1`], { expect: 0 });
-    // Too small for a recording, which is said; and no SIGXFSZ.
-    const small = nodeleak([`--output=${newRecording()}`, '--quiet', '--', 'bash', '-c', `ulimit -f 100; "${NODE}" -p 1`]);
-    assert.deepStrictEqual([small.status, small.stdout], [0, '1\n']);
-    assert.match(small.stderr, /^nodeleak: process \d+ is not recorded: [^\n]*no room for it[^\n]*\n$/);
     const test = file('a.test.js', 'require("node:test")("a", () => {});');
     if (MAJOR >= 20) {
       const run = (line) => execute([...line, NODE, '--test', test]);
@@ -204,6 +200,28 @@ await run({
     js('heap limit', 'console.log(require("v8").getHeapStatistics().heap_size_limit > 0)',
        { env: { NODE_OPTIONS: '--max-old-space-size=50' } });
     js('vm and wasm', 'console.log(require("vm").runInNewContext("1+1"), WebAssembly.validate(new Uint8Array(8)))');
+  },
+
+  // A write beyond it would be a SIGXFSZ, which ends programs that do not ignore it.
+  'a limit for the size of files'() {
+    const limited = (blocks, command) => ['bash', '-c', `ulimit -f ${blocks}; exec "$@"`, 'bash', ...command];
+    const said = /^nodeleak: process \d+ is not recorded: [^\n]*limit for the size of files is too low[^\n]*\n$/;
+    for (const command of [[NODE, '-p', '1'], [NATIVE, 'totals']]) {
+      for (const blocks of [0, 100, 300]) {
+        const bare = execute(limited(blocks, command));
+        const watched = execute(limited(blocks, [NODELEAK, `--output=${newRecording()}`, '--', ...command]));
+        assert.deepStrictEqual([watched.status, watched.signal, watched.stdout], [bare.status, bare.signal, bare.stdout]);
+        assert.match(watched.stderr, said);
+        const inside = nodeleak(['-q', '--children=all', `--output=${newRecording()}`, '--', ...limited(blocks, command)]);
+        assert.deepStrictEqual([inside.status, inside.stdout], [bare.status, bare.stdout]);
+        assert.match(inside.stderr, said);
+      }
+    }
+    const recording = newRecording();
+    const grows = ['-e', 'globalThis.kept = []; for (let i = 0; i < 3e4; ++i) kept.push(Buffer.allocUnsafeSlow(33))'];
+    const cut = execute(limited(1100, [NODELEAK, '-q', `--output=${recording}`, '--', NODE, ...grows]));
+    assert.deepStrictEqual([cut.status, cut.stderr], [0, '']);
+    assert.match(nodeleak(['report', recording]).stdout.replace(/\s+/g, ' '), /is full, by the program's limit for the size of files/);
   },
 
   'programs that are not node'() {

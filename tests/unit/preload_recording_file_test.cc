@@ -1,7 +1,10 @@
+#include <errno.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,6 +14,7 @@
 #include <string>
 
 #include "preload/base/system.h"
+#include "preload/base/writing_syscall.h"
 #include "preload/recorder/recording_file.h"
 
 namespace nodeleak::preload {
@@ -186,6 +190,33 @@ TEST_F(RecordingFileTest, AFileSizeLimitIsARefusalNotASignal) {
   EXPECT_EQ(file.Allocate(4 << 20), 0u);  // would be SIGXFSZ
   setrlimit(RLIMIT_FSIZE, &before);
   file.Close();
+}
+
+// The limit may be lowered between the question and the call.
+TEST_F(RecordingFileTest, AWriteBeyondTheFileSizeLimitIsNoSignal) {
+  rlimit before;
+  getrlimit(RLIMIT_FSIZE, &before);
+  const int file = open(path_.c_str(), O_RDWR | O_CREAT, 0600);
+  sigset_t all, mask;
+  sigfillset(&all);
+  for (const bool blocked : {false, true}) {
+    sigprocmask(SIG_SETMASK, nullptr, &mask);
+    if (blocked) sigprocmask(SIG_BLOCK, &all, nullptr);
+    const rlimit none = {0, before.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &none);
+    const long grown = RawWritingSyscall(SYS_fallocate, file, 0, 0, 4096);
+    const long written = RawWritingSyscall(SYS_write, file, reinterpret_cast<long>("x"), 1);
+    setrlimit(RLIMIT_FSIZE, &before);
+    sigset_t pending, after;
+    sigpending(&pending);
+    sigprocmask(SIG_SETMASK, &mask, &after);
+    EXPECT_EQ(grown, -EFBIG);
+    EXPECT_EQ(written, -EFBIG);
+    EXPECT_EQ(sigismember(&pending, SIGXFSZ), 0);
+    EXPECT_EQ(sigismember(&after, SIGXFSZ), blocked ? 1 : 0);
+    EXPECT_EQ(RawWritingSyscall(SYS_write, file, reinterpret_cast<long>("x"), 1), 1);
+  }
+  close(file);
 }
 
 // Asking a full disk is slow, and each allocation of the program would ask.

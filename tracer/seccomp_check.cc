@@ -61,6 +61,7 @@ constexpr CallRow kCalls[] = {
     {"restart_syscall", SYS_restart_syscall, {}},  // of a call that was interrupted when a thread was stopped
     {"tgkill", SYS_tgkill, {kNone, kNone, 0}},
     {"rt_sigprocmask", SYS_rt_sigprocmask, {SIG_SETMASK, 0, 0, 8}},
+    {"rt_sigtimedwait", SYS_rt_sigtimedwait, {0, 0, 0, 8}},
     {"rt_sigaction", SYS_rt_sigaction, {SIGTERM, 0, 0, 8}},
     {"prctl", SYS_prctl, {PR_SET_NAME, 0}},
     {"futex", SYS_futex, {0, 1}},
@@ -87,11 +88,14 @@ constexpr CallRow kCalls[] = {
     {"readlink", SYS_readlink, {0, 0, 0}},
     {"getcwd", SYS_getcwd, {0, 0}},
     {"prlimit64", SYS_prlimit64, {0, RLIMIT_FSIZE, 0, 0}},
-    {"setsockopt", SYS_setsockopt, {kNone, SOL_SOCKET, SO_RCVTIMEO, 0, 0}},
     {"recvmsg", SYS_recvmsg, {kNone, 0, 0}},
     {"recvfrom", SYS_recvfrom, {kNone, 0, 0, 0, 0, 0}},
     {"poll", SYS_poll, {0, 0, 0}},
 };
+
+// Without these the recorder would not come to an end in the process, or get no file.
+constexpr long kIndispensable[] = {SYS_recvmsg, SYS_poll,   SYS_fcntl,  SYS_fstat,
+                                   SYS_close,   SYS_gettid, SYS_getpid, SYS_exit};
 
 constexpr char kHowToTell[] =
     "; run nodeleak as root of the host, or, when the filter is known only to refuse calls (Docker's default profile "
@@ -102,8 +106,20 @@ absl::Status WouldEnd(const char* call) {
       absl::StrCat("it runs under a seccomp filter that would end it for ", call, ", which the recorder needs"));
 }
 
+struct FiltersOfThread {
+  std::vector<SeccompFilter> filters;
+  bool has_rseq = true;
+};
+
+// glibc ends the process when a new thread may not register its rseq as the one that starts it has (glibc 2.36,
+// nptl/pthread_create.c, start_thread).
+bool IsIndispensable(const CallRow& call, const FiltersOfThread& thread) {
+  if (call.number == SYS_rseq) return thread.has_rseq;
+  return std::find(std::begin(kIndispensable), std::end(kIndispensable), call.number) != std::end(kIndispensable);
+}
+
 // A handler in another process may let the call wait for ever.
-absl::Status Judge(uint32_t result, const CallRow& call) {
+absl::Status Judge(uint32_t result, const CallRow& call, const FiltersOfThread& thread) {
   switch (result & SECCOMP_RET_ACTION_FULL) {
     case SECCOMP_RET_KILL_PROCESS:
     case SECCOMP_RET_KILL_THREAD:
@@ -112,18 +128,22 @@ absl::Status Judge(uint32_t result, const CallRow& call) {
     case SECCOMP_RET_USER_NOTIF:
       return absl::FailedPreconditionError(
           absl::StrCat("it runs under a seccomp filter that asks another process about ", call.name, kHowToTell));
+    case SECCOMP_RET_ERRNO:
+      if (!IsIndispensable(call, thread)) return absl::OkStatus();  // said where it is missed
+      return absl::FailedPreconditionError(
+          absl::StrCat("it runs under a seccomp filter that refuses ", call.name, ", which the recorder needs"));
     default:
-      return absl::OkStatus();  // what is refused is said where it is missed
+      return absl::OkStatus();
   }
 }
 
-absl::Status JudgeFilters(const std::vector<SeccompFilter>& filters) {
+absl::Status JudgeFilters(const FiltersOfThread& thread) {
   for (const CallRow& call : kCalls) {
     seccomp_data data = {};
     data.nr = static_cast<int>(call.number);
     data.arch = AUDIT_ARCH_X86_64;
     std::copy(std::begin(call.arguments), std::end(call.arguments), data.args);
-    if (absl::Status status = Judge(RunSeccompFilters(filters, data), call); !status.ok()) return status;
+    if (absl::Status status = Judge(RunSeccompFilters(thread.filters, data), call, thread); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -132,8 +152,14 @@ std::string ThreadStatus(pid_t pid, pid_t thread) {
   return ReadProcFile(pid, absl::StrCat("task/", thread, "/status"));
 }
 
+// Of a stopped thread. Linux before 5.13 does not tell.
+bool HasRseq(pid_t thread) {
+  __ptrace_rseq_configuration rseq = {};
+  return ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread, sizeof rseq, &rseq) < 0 || rseq.rseq_abi_pointer != 0;
+}
+
 // nullopt: they may not be read.
-absl::StatusOr<std::optional<std::vector<SeccompFilter>>> ReadFilters(pid_t thread) {
+absl::StatusOr<std::optional<FiltersOfThread>> ReadFilters(pid_t thread) {
   constexpr std::chrono::milliseconds kPatience(1000);
   absl::StatusOr<TracedThread> seized = TracedThread::Seize(thread);
   if (!seized.ok()) return seized.status();
@@ -143,15 +169,16 @@ absl::StatusOr<std::optional<std::vector<SeccompFilter>>> ReadFilters(pid_t thre
   if (stop != TracedThread::Stop::kStopped)
     return absl::UnavailableError(
         absl::StrCat("its thread ", thread, " does not stop: is it frozen, as by docker pause?"));
-  std::vector<SeccompFilter> filters;
+  FiltersOfThread read;
+  read.has_rseq = HasRseq(thread);
   constexpr auto kGetFilter = static_cast<__ptrace_request>(PTRACE_SECCOMP_GET_FILTER);
   for (uintptr_t index = 0;; ++index) {
     const long count = ptrace(kGetFilter, thread, index, nullptr);
-    if (count < 0 && errno == ENOENT) return std::make_optional(filters);
-    if (count < 0) return std::optional<std::vector<SeccompFilter>>();
+    if (count < 0 && errno == ENOENT) return std::make_optional(read);
+    if (count < 0) return std::optional<FiltersOfThread>();
     SeccompFilter filter(static_cast<size_t>(count));
-    if (ptrace(kGetFilter, thread, index, filter.data()) != count) return std::optional<std::vector<SeccompFilter>>();
-    filters.push_back(std::move(filter));
+    if (ptrace(kGetFilter, thread, index, filter.data()) != count) return std::optional<FiltersOfThread>();
+    read.filters.push_back(std::move(filter));
   }
 }
 

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
+#include <time.h>
 
 #include "preload/base/guard.h"
 #include "preload/base/system.h"
@@ -108,10 +108,10 @@ class TracerSocket {
     return true;
   }
 
-  // The descriptor that the tracer sends; -1: none came within a tick.
+  // The descriptor that the tracer sends; -EAGAIN: none came within a tick.
   int Receive() const {
-    timeval patience = {0, kFileTickMs * 1000};
-    RawSyscall(SYS_setsockopt, fd_, SOL_SOCKET, SO_RCVTIMEO, reinterpret_cast<long>(&patience), sizeof patience);
+    pollfd entry = {fd_, POLLIN, 0};
+    if (RawSyscall(SYS_poll, reinterpret_cast<long>(&entry), 1, kFileTickMs) == 0) return -EAGAIN;
     char byte;
     iovec data = {&byte, 1};
     alignas(cmsghdr) char room[CMSG_SPACE(sizeof(int))] = {};
@@ -121,10 +121,11 @@ class TracerSocket {
     message.msg_control = room;
     message.msg_controllen = sizeof room;
     long got;
-    do got = RawSyscall(SYS_recvmsg, fd_, reinterpret_cast<long>(&message), MSG_CMSG_CLOEXEC);
+    do got = RawSyscall(SYS_recvmsg, fd_, reinterpret_cast<long>(&message), MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     while (got == -EINTR);
+    if (got < 0) return static_cast<int>(got);
     const cmsghdr* header = got == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
-    if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) return -1;
+    if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) return -EAGAIN;
     int fd;
     memcpy(&fd, CMSG_DATA(header), sizeof fd);
     return fd;
@@ -207,6 +208,11 @@ bool ReceiveFile(int* file, const char** why) {
   recording::AttachOffer& offer = Control().offer;
   for (int i = 0; i < kFileTicks && *file < 0 && !IsToldToStop(); ++i) {
     *file = g_tracer.Receive();
+    if (*file < 0 && *file != -EAGAIN) {
+      *why = *file == -EMFILE ? "it has too many open files"
+                              : "it may not receive the recording by recvmsg (a seccomp filter?)";
+      break;
+    }
     if (*file < 0 && __atomic_load_n(&offer.pid, __ATOMIC_ACQUIRE) != 0) {
       g_tracer.TakeOffer(offer, file, why);
       break;

@@ -47,6 +47,26 @@ class SeccompTest(AttachTest):
         with self.filtered('errno', self.calls['memfd_create']) as target:
             self.refused(target, 'memfd_create: Operation not permitted.*seccomp filter')
 
+    def test_a_filter_that_refuses_what_the_recorder_cannot_do_without(self):
+        # And those by which the recorder comes to its end; glibc would end the process that may not call rseq any more.
+        for name in ('recvmsg', 'poll', 'fcntl', 'fstat', 'close', 'gettid', 'getpid', 'exit', 'rseq'):
+            with self.subTest(call=name), self.filtered('errno', self.calls[name]) as target:
+                self.refused(target, f'a seccomp filter that refuses {name}, which the recorder needs')
+        with self.filtered('errno', self.calls['madvise']) as target:
+            before = target.descriptors()
+            result = self.nodeleak('attach', '--duration=1ms', target.pid, status=2)
+            self.assertIn('madvise is refused', result.stderr)
+            self.assertEqual(before, target.descriptors())
+            self.expect_unharmed(target)
+        # Where filters cannot be read, the recorder says so.
+        if os.geteuid() == 0 and shutil.which('setpriv') is not None:
+            with self.filtered('errno', self.calls['recvmsg']) as target:
+                result = run('setpriv', '--bounding-set=-sys_admin', NODELEAK, 'attach', '--duration=1ms', '--trust-seccomp',
+                             str(target.pid), cwd=self.folder)
+                self.assertEqual(2, result.returncode, result.stderr)
+                self.assertIn('it may not receive the recording by recvmsg (a seccomp filter?)', result.stderr)
+                self.expect_unharmed(target)
+
     def test_a_filter_that_ends_the_process_for_any_call_of_the_recorder(self):
         for name, number in self.calls.items():
             action = 'trap' if number % 3 == 0 else 'kill'

@@ -32,8 +32,8 @@ void WriteHeading(const Report& report, TextCanvas* out) {
   std::vector<std::string> facts;
   if (!process.node_version.empty()) facts.push_back(absl::StrCat("node ", Printable(process.node_version)));
   if (!process.is_node) facts.push_back("not a node program");
-  facts.push_back(
-      absl::StrCat(process.ending == Ending::kRunning ? "recorded " : "ran ", FormatSeconds(process.duration_seconds)));
+  facts.push_back(absl::StrCat(process.ending == Ending::kRunning || process.is_attached ? "recorded " : "ran ",
+                               FormatSeconds(process.duration_seconds)));
   facts.push_back(EndingText(process));
   if (report.rss_bytes != 0) facts.push_back(absl::StrCat("RSS ", FormatBytes(report.rss_bytes)));
   if (report.totals.major_gcs != 0) facts.push_back(Plural(report.totals.major_gcs, "full GC"));

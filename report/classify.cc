@@ -112,6 +112,19 @@ bool IsUnnamedAllocator(absl::Span<const ClassifiedFrame* const> run, size_t i) 
          (caller.native.kind == Kind::kZlib || caller.native.kind == Kind::kBrotli);
 }
 
+// A static function of a C library that node links says in its name whose it is as little as `add_provider_groups`. The
+// libraries call nothing of others that is C and has such a name: it is theirs who call it.
+std::optional<Kind> LibraryThatCalls(absl::Span<const ClassifiedFrame* const> run, size_t i) {
+  for (; i < run.size() && run[i]->frame.type == FrameType::kNative; ++i) {
+    const FrameClass& frame = run[i]->native;
+    if (frame.certainty == Certainty::kLibrary) return frame.kind;
+    if (frame.kind != Kind::kNode || frame.role != FrameRole::kOwner || run[i]->frame.function.empty() ||
+        Contains(run[i]->frame.function, "::"))
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
 // Threads and main begin in libc, and it calls back into programs (qsort): it does not own what they allocate. What a
 // stripped libc calls them is not known.
 bool OnlyCalledThem(const ClassifiedFrame& frame) {
@@ -139,7 +152,11 @@ OwnerSearch FindOwner(absl::Span<const ClassifiedFrame* const> run, Source sourc
       if (!found.special) found.kind = hint.value_or(frame.kind);
     } else if (!found.special || !IsBackingStorePlumbing(run[i]->frame)) {
       found.origin = i;
-      if (!found.special) found.kind = frame.certainty == Certainty::kLibrary ? frame.kind : hint.value_or(frame.kind);
+      if (!found.special) {
+        found.kind = frame.certainty == Certainty::kLibrary
+                         ? frame.kind
+                         : hint.value_or(LibraryThatCalls(run, i).value_or(frame.kind));
+      }
       if (frame.role == FrameRole::kSpecialMapping && !found.special) found.kind = Kind::kV8Internal;
       return found;
     }

@@ -89,10 +89,7 @@ inline constexpr FunctionRule kAllocatorRules[] = {
     {Match::kPrefix, "__rustc::", kPlumbing},
     {Match::kPrefix, "__rdl_", kPlumbing},
     {Match::kPrefix, "__rg_", kPlumbing},
-    // How addons talk to node: the addon's own function is the origin
-    {Match::kPrefix, "napi_", kPlumbing},
-    {Match::kPrefix, "node_api_", kPlumbing},
-    {Match::kPrefix, "v8impl::", kPlumbing},
+    // What addons carry with them to talk to node: their own function is the origin
     {Match::kPrefix, "Napi::", kPlumbing},
     {Match::kPrefix, "Nan::", kPlumbing},
     {Match::kPrefix, "napi::", kPlumbing},  // napi-rs
@@ -169,6 +166,10 @@ inline constexpr FunctionRule kNodeRules[] = {
     {Match::kContains, "ArrayBuffer::Allocator::Reallocate", Special(Kind::kArrayBuffer)},
     {Match::kContains, "Heap::AllocateExternalBackingStore", Special(Kind::kArrayBuffer)},
     {Match::kContains, "BackingStore::TryAllocateAndPartiallyCommitMemory", SpecialMapping(Kind::kArrayBuffer)},
+    // Node-API, for an addon further out. Only here: addons have functions of such names, too (`napi_snappy::pack`).
+    {Match::kPrefix, "napi_", kPlumbing},
+    {Match::kPrefix, "node_api_", kPlumbing},
+    {Match::kPrefix, "v8impl::", kPlumbing},
     // Plumbing of V8 and node
     {Match::kPrefix, "v8::base::", kPlumbing},
     {Match::kPrefix, "v8::internal::Malloced::", kPlumbing},

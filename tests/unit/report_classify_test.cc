@@ -172,6 +172,39 @@ TEST(Classify, LibrariesInsideNodeByPrefixAndByTheirAllocator) {
              "node::TCPWrap::New");
 }
 
+// The crates of napi-rs's addons are often called like Node-API's functions.
+TEST(Classify, AnAddonsFunctionNamedLikeNodeApiIsTheAddons) {
+  ExpectKind(std::move(StackBuilder()
+                           .Native("node::Buffer::New")
+                           .Native("napi_create_external_buffer")
+                           .In("/srv/app/node_modules/@napi-rs/snappy-linux-x64-gnu/snappy.linux-x64-gnu.node")
+                           .Native("napi::bindgen_runtime::js_values::buffer::BufferSlice::from_data")
+                           .Native("napi_snappy::compress_sync_c_callback")
+                           .In(kNode)
+                           .Native("v8impl::FunctionCallbackWrapper::Invoke")
+                           .Js("pack", "/srv/app/a.js")),
+             Kind::kAddon, "napi_snappy::compress_sync_c_callback");
+}
+
+// OpenSSL's allocator calls realloc as its last step, and is no longer on the stack then.
+TEST(Classify, AStaticFunctionOfALibraryInsideNodeIsTheLibrarysThatCallsIt) {
+  ExpectKind(std::move(StackBuilder()
+                           .Native("add_provider_groups")
+                           .Native("ossl_prov_get_capabilities")
+                           .Native("node::crypto::SecureContext::Init")),
+             Kind::kOpenSsl, "add_provider_groups");
+  ExpectKind(std::move(StackBuilder()
+                           .Native("hd_ringbuf_reserve")
+                           .Native("add_hd_table_incremental")
+                           .Native("nghttp2_hd_deflate_hd_bufs")
+                           .Native("node::http2::Http2Session::SendPendingData")),
+             Kind::kHttp2, "hd_ringbuf_reserve");
+  for (const char* own : {"node::crypto::NodeBIO::Write", "ncrypto::Cipher::make", "_register_external_reference_uv"})
+    ExpectKind(std::move(StackBuilder().Native(own).Native("node::Start").Native("BIO_write")), Kind::kNode, own);
+  ExpectKind(std::move(StackBuilder().Native("node::crypto::NodeBIO::Write").Native("BIO_write")), Kind::kNode,
+             "node::crypto::NodeBIO::Write");
+}
+
 TEST(Classify, AnAddonWithItsOwnSqliteIsTheAddon) {
   ExpectKind(std::move(StackBuilder().In(kAddon).Native("sqlite3MemMalloc").Native("openDatabase")), Kind::kAddon,
              "openDatabase");

@@ -203,7 +203,10 @@ class Reporter {
                          " again later"));
     if (stream_ == TextStream::kStdout || main_process < 0) return;
     std::string path = ShownPath(processes_[static_cast<size_t>(main_process)].recording);
-    ToStderr(absl::StrCat("recording: ", path, " (read it again with: nodeleak report ", path, ")\n"));
+    const std::string again = absl::StrCat("(read it again with: nodeleak report ", path, ")\n");
+    const std::string line = absl::StrCat("recording: ", path, " ", again);
+    const bool fits = line.size() <= static_cast<size_t>(report::TextOptions().columns) + 1;
+    ToStderr(fits ? line : absl::StrCat("recording: ", path, "\n  ", again));
   }
 
   const Settings& settings_;

@@ -38,8 +38,10 @@ await run({
   },
 
   'the text keeps to stderr and fits'() {
-    const result = nodeleak([`--output=${newRecording()}`, NODE, program]);
+    const recording = path.join(folder, `${'long'.repeat(8)}.rec`);
+    const result = nodeleak([`--output=${recording}`, NODE, program]);
     assert.strictEqual(result.stdout, 'its own words\n');
+    assert(result.stderr.includes(`nodeleak report ${path.basename(recording)}`), result.stderr);
     for (const line of result.stderr.split('\n')) assert([...line].length <= 100, line);
     assert(!result.stderr.includes('\x1b'), 'colour though it is no terminal');
   },

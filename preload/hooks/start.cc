@@ -85,8 +85,9 @@ bool ShouldRecord(bool is_node, bool is_root, bool launcher, Children children) 
   return is_root && !launcher;
 }
 
-// A child's stderr may be read by its parent, so the launcher says it, at the end. Of the command itself, which may run
-// long, it is said at once, and the launcher gets an empty sentence.
+// A child's stderr may be read by its parent, so the launcher says it, at the end; it stays unsaid when the launcher
+// cannot be told (its end, another user's process). Of the command itself, which may run long, it is said at once, and
+// the launcher gets an empty sentence.
 void SayNotRecorded(const RecorderOptions& options, const char* why) {
   char text[640];
   const int length = snprintf(text, sizeof text, "!process %ld is not recorded: %.300s: %.200s", RawSyscall(SYS_getpid),
@@ -96,7 +97,9 @@ void SayNotRecorded(const RecorderOptions& options, const char* why) {
   if ((options.flags & recording::kIsRootCommand) != 0) {
     SayOnce(&said, text + 1);
     TellLauncher(options.index_path, "!");
-  } else if (!TellLauncher(options.index_path, text)) {
+  } else if (options.index_path != nullptr) {
+    TellLauncher(options.index_path, text);
+  } else {
     SayOnce(&said, text + 1);
   }
 }

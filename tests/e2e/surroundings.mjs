@@ -55,11 +55,14 @@ await run({
 
   'a child that is not recorded does not say so on its own stderr'() {
     const js = file('parent.js', `
-      const r = require('child_process').spawnSync('sh', ['-c', 'ulimit -f 10; exec "$0" -p 1', process.execPath]);
+      const line = 'ulimit -f 10; exec env $ENV_OF_CHILD "$0" -p 1';
+      const r = require('child_process').spawnSync('sh', ['-c', line, process.execPath]);
       console.log(r.status, String(r.stdout).trim(), String(r.stderr).length);`);
     const result = nodeleak(quiet(NODE, js));
     assert.deepStrictEqual([result.status, result.stdout], [0, '0 1 0\n']);
     assert.match(result.stderr, /^nodeleak: process \d+ is not recorded: [^\n]+\n$/);
+    const untold = nodeleak(quiet(NODE, js), { env: { ENV_OF_CHILD: 'NODELEAK_INDEX=/no/such/file' } });
+    assert.deepStrictEqual([untold.status, untold.stdout, untold.stderr], [0, '0 1 0\n', ''], 'the launcher cannot be told');
   },
 
   'an environment of thousands'() {

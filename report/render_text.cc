@@ -78,6 +78,8 @@ void WriteGrowing(const Report& report, const std::vector<const Group*>& growing
   }
   if (growing.empty()) {
     out->Line(out->Bold(heap == nullptr ? "Nothing is seen to grow." : "Outside of it nothing is seen to grow."));
+    const Lost& lost = report.totals.lost;
+    if (lost.blocks + lost.stacks != 0) out->Line("But not all could be recorded: see the lines with ! below.");
     WriteOutlook(report, out);
     return;
   }

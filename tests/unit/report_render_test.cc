@@ -215,8 +215,14 @@ TEST(RenderText, TopLeavesOutAndSaysSo) {
   EXPECT_THAT(text, Not(HasSubstr("canvas")));
 }
 
+TEST(RenderText, WhatWasNotRecordedMayGrow) {
+  Report report;
+  report.totals.lost = {.blocks = 1999, .stacks = 0, .bytes = 50021};
+  EXPECT_THAT(RenderText(report, {}), HasSubstr("Nothing is seen to grow.\nBut not all could be recorded: see"));
+}
+
 TEST(RenderText, AnEmptyReportIsStillASentence) {
-  EXPECT_THAT(RenderText(Report{}, {}), HasSubstr("Nothing is seen to grow."));
+  EXPECT_THAT(RenderText(Report{}, {}), HasSubstr("Nothing is seen to grow.\n\n"));
 }
 
 TEST(RenderJson, LeakReportReadsAsInTheGoldenFile) { ExpectGolden("report_leak.json", RenderJson(LeakReport())); }

@@ -139,7 +139,11 @@ StepResult ReadJitFrame(SlotLog* log, WalkedFrame* frame) {
   }
   if (!known) log->NotRepeatable();  // the next time it may be
   FunctionKey key;
-  if (!LoadFunctionKey(function, &key)) return UnreadableFunction(log, frame);
+  if (!LoadFunctionKey(function, &key)) {
+    // Nor is the code a function's: a regular expression's. Their frames have no type before V8 11.
+    if (known && code.tier == CodeTier::kOther) return StepResult::kSkip;
+    return UnreadableFunction(log, frame);
+  }
   if (key.literal_id == kNoLiteral) return StepResult::kSkip;
   bool baseline = known && code.tier == CodeTier::kBaseline;
   SetKey(frame, baseline ? FrameKind::kBaseline : FrameKind::kFunctionOnly, key.script_id,

@@ -63,6 +63,21 @@ await run({
     assert.deepStrictEqual(outstanding(last, 'hold', 'array-buffer'), HELD);
   },
 
+  async 'killed in the code of a regular expression'() {
+    const code = READY + 'function deep(s) { return /^(?:(a)|(b))*(?:x+x+)+y/.test(s); }\n' +
+      'deep("ab".repeat(50000) + "x".repeat(60));';
+    const stacksThrough = (what) => what.groups.flatMap((group) => group.stacks)
+      .filter((stack) => stack.frames.some((frame) => /RegExpStack::EnsureCapacity/.test(frame.function)));
+    const { report: last } = await endBy(code, async (pid, recording) => {
+      while (stacksThrough(report(recording)).length === 0) await new Promise((done) => setTimeout(done, 100));
+      process.kill(pid, 'SIGKILL');
+    });
+    for (const { frames } of stacksThrough(last)) {
+      assert.deepStrictEqual(frames.filter((frame) => frame.type === 'marker'), []);
+      assert.strictEqual(frames.find((frame) => frame.file.endsWith('end.js')).function, 'deep');
+    }
+  },
+
   async 'SIGTERM in a busy loop'() {
     const { end, report } = await endBy(READY + 'for (;;) ;', (pid) => process.kill(pid, 'SIGTERM'));
     assert.deepStrictEqual(outstanding(report, 'hold', 'array-buffer'), HELD);

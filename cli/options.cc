@@ -9,7 +9,6 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "cli/quantities.h"
-#include "recording/file_size.h"
 #include "recording/layout.h"
 
 namespace nodeleak::cli {

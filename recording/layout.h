@@ -24,6 +24,9 @@ inline constexpr uint32_t kFormatVersion = 1;
 inline constexpr uint64_t kPageBytes = 4096;
 inline constexpr uint32_t kNoIndex = 0xffffffffu;
 
+// Of the file, at least: with less there would be hardly more than empty tables.
+inline constexpr uint64_t kLeastRecordingBytes = 1 << 20;
+
 // Birth times of blocks count in ticks of 4 ms (CLOCK_MONOTONIC_COARSE moves no faster): 32 bits last 198 days.
 inline constexpr uint64_t kTickNanoseconds = 4'000'000;
 
@@ -529,6 +532,7 @@ enum HeaderFlag : uint32_t {
   kOtherAllocator = 64,    // malloc is not libc's
   kSampleAutomatic = 128,  // sample_bytes is the latest of several
   kCheckpointsAreChanges = 256,
+  kFileSizeLimited = 512,  // RLIMIT_FSIZE leaves less room than --max-recording
 };
 
 struct alignas(4096) Header {

@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
-#include "recording/file_size.h"
+#include "recording/layout.h"
 #include "report/text_layout.h"
 
 namespace nodeleak::report {

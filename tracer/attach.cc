@@ -14,7 +14,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "recording/file_size.h"
 #include "recording/layout.h"
 #include "recording/process.h"
 #include "tracer/attached_process.h"

@@ -18,7 +18,7 @@
 #include "preload/recorder/sampler.h"
 #include "preload/recorder/thread_state.h"
 #include "preload/unwind/modules.h"
-#include "recording/file_size.h"
+#include "recording/layout.h"
 
 extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // the linker's: our own ELF header
 

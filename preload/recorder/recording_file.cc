@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 
 #include "preload/base/writing_syscall.h"
-#include "recording/file_size.h"
+#include "recording/layout.h"
 
 namespace nodeleak::preload {
 namespace {

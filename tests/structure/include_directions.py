@@ -12,8 +12,7 @@ MAY_INCLUDE = {
     "preload/base": [],
     "preload/unwind": ["preload/base", "preload/v8/js_frames.h", "recording/layout.h"],
     "preload/v8": ["preload/base", "preload/unwind", "preload/recorder", "recording/layout.h"],
-    "preload/recorder": ["preload/base", "preload/unwind", "preload/v8", "memory", "recording/layout.h",
-                         "recording/file_size.h"],
+    "preload/recorder": ["preload/base", "preload/unwind", "preload/v8", "memory", "recording/layout.h"],
     "preload/hooks": ["preload/base", "preload/unwind", "preload/v8", "preload/recorder", "recording/layout.h",
                       "recording/attach_control.h"],
     "tracer": ["recording"],
@@ -42,7 +41,7 @@ LIBRARIES = {
 SHIM_CPP_HEADERS = {"cstddef", "cstdint", "type_traits", "atomic", "new", "utility", "initializer_list", "limits", "bit"}
 
 # Shared by the two worlds.
-FREESTANDING = {"recording/layout.h", "recording/requests.h", "recording/attach_control.h", "recording/file_size.h"}
+FREESTANDING = {"recording/layout.h", "recording/requests.h", "recording/attach_control.h"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 

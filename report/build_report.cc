@@ -14,6 +14,7 @@
 #include "report/garbage.h"
 #include "report/grouping.h"
 #include "report/kind_verdicts.h"
+#include "report/likely_sites.h"
 #include "report/memory_lines.h"
 #include "report/older_buffers.h"
 #include "report/outlook.h"
@@ -258,6 +259,7 @@ absl::StatusOr<Report> BuildReportWithNames(const Recording& recording, const Re
   AddPictures(recording, classified, &report);
   report.timeline = MakeTimeline(recording, classified);
   report.groups = MakeGroups(recording, classified, frames, thread_names, options);
+  AddLikelySites(&report.groups);
   report.kind_verdicts = JudgeKinds(recording, report.kinds, report.process.command, &report.groups);
   AddOutlook(&report);
   report.external = CheckExternalMemory(recording, report.groups, report.memory);

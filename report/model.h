@@ -72,6 +72,12 @@ struct Site {  // the nearest application JavaScript frame
   bool operator==(const Site&) const = default;
 };
 
+// By the number of outstanding objects that such blocks belong to: where these objects were made.
+struct LikelySite {
+  Site site;
+  uint64_t objects = 0, all_objects = 0;  // made there, and in all
+};
+
 struct Origin {  // the native function that asked for the memory
   std::string function, module, file;
   uint32_t line = 0;
@@ -113,10 +119,15 @@ struct Group {
   SurvivedGcs survived_gcs;
   double first_seen_seconds = 0, last_seen_seconds = 0;  // first and last allocation, since the start
   std::optional<Site> site;
+  std::optional<LikelySite> likely_site;  // only when there is no site, see likely_sites.h
   std::optional<Origin> origin;
   std::vector<std::string> threads;
   std::vector<StackUse> stacks;  // heaviest first
 };
+inline const Site* SiteOrLikelySite(const Group& group) {  // nullptr: neither
+  if (group.site.has_value()) return &*group.site;
+  return group.likely_site.has_value() ? &group.likely_site->site : nullptr;
+}
 inline uint64_t FreedBytes(const Group& group) { return group.garbage_bytes + group.pending_bytes; }
 
 // --- the process

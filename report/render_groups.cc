@@ -33,6 +33,14 @@ std::string SiteText(const Site& site, const std::string& directory, int columns
   return FitEnd(absl::StrCat(function, function.empty() ? "" : "  ", location, package), columns);
 }
 
+std::string LikelySentence(const LikelySite& likely) {
+  const std::string made = likely.objects == likely.all_objects ? absl::StrCat("all ", Plural(likely.objects, "stream"))
+                                                                : absl::StrCat(FormatCount(likely.objects), " of ",
+                                                                               Plural(likely.all_objects, "stream"));
+  return absl::StrCat("by number: ", made, " of this sort that ", likely.all_objects == 1 ? "is" : "are",
+                      " outstanding ", likely.objects == 1 ? "was" : "were", " created there");
+}
+
 void WriteHeading(const Group& group, size_t number, uint64_t whole, TextCanvas* out) {
   const std::string verdict = absl::StrCat(VerdictName(group.verdict), " (", ConfidenceName(group.confidence), ")");
   const std::string share = IsBackground(group.kind) ? "" : FormatShare(group.live_bytes, whole);
@@ -90,6 +98,10 @@ void WriteInFull(const Report& report, const FullGroup& shown, const TextOptions
   const std::string& directory = report.process.working_directory;
   const Group& group = *shown.group;
   if (group.site.has_value()) out->Line("  site     " + SiteText(*group.site, directory, columns));
+  if (group.likely_site.has_value()) {
+    out->Line("  likely   " + SiteText(group.likely_site->site, directory, columns));
+    out->Wrapped("           ", LikelySentence(*group.likely_site));
+  }
   if (group.origin.has_value()) out->Line("  origin   " + FitMiddle(OriginText(*group.origin), columns));
   const std::string threads = absl::StrJoin(group.threads, ", ");
   if (!threads.empty() && threads != "main") out->Line("  thread   " + FitEnd(Printable(threads), columns));
@@ -121,6 +133,10 @@ void WriteTable(const Report& report, const ReadingPlan& plan, TextCanvas* out) 
 
 std::string GroupLabel(const Group& group, const std::string& directory, int columns) {
   if (group.site.has_value()) return SiteText(*group.site, directory, columns);
+  if (group.likely_site.has_value()) {
+    constexpr char kLikely[] = "likely ";
+    return kLikely + SiteText(group.likely_site->site, directory, columns - static_cast<int>(sizeof kLikely - 1));
+  }
   if (group.origin.has_value()) return FitMiddle(OriginText(*group.origin), columns);
   return "(no stack)";
 }

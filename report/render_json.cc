@@ -187,15 +187,29 @@ void WriteTimelinePoint(const TimelinePoint& point, JsonWriter* json) {
   json->EndObject();
 }
 
+void WriteSiteFields(const Site& site, JsonWriter* json) {
+  json->Field("function", site.function);
+  json->Field("file", site.file);
+  json->Field("line", uint64_t{site.line});
+  json->Field("column", uint64_t{site.column});
+  json->Field("package", site.package);
+}
+
 void WriteSite(const std::optional<Site>& site, JsonWriter* json) {
   json->Key("site");
   if (!site.has_value()) return json->Null();
   json->BeginCompactObject();
-  json->Field("function", site->function);
-  json->Field("file", site->file);
-  json->Field("line", uint64_t{site->line});
-  json->Field("column", uint64_t{site->column});
-  json->Field("package", site->package);
+  WriteSiteFields(*site, json);
+  json->EndObject();
+}
+
+void WriteLikelySite(const std::optional<LikelySite>& likely, JsonWriter* json) {
+  if (!likely.has_value()) return;
+  json->Key("likelySite");
+  json->BeginCompactObject();
+  WriteSiteFields(likely->site, json);
+  json->Field("objects", likely->objects);
+  json->Field("allObjects", likely->all_objects);
   json->EndObject();
 }
 
@@ -285,6 +299,7 @@ void WriteGroup(const Group& group, JsonWriter* json) {
   json->SecondsField("firstSeen", group.first_seen_seconds);
   json->SecondsField("lastSeen", group.last_seen_seconds);
   WriteSite(group.site, json);
+  WriteLikelySite(group.likely_site, json);
   WriteOrigin(group.origin, json);
   WriteStrings("threads", group.threads, json);
   json->Key("stacks");

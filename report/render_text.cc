@@ -43,7 +43,8 @@ void WriteHeading(const Report& report, TextCanvas* out) {
 size_t CountSites(const std::vector<const Group*>& groups) {
   std::set<std::string> sites;
   for (const Group* group : groups) {
-    sites.insert(group->site.has_value() ? absl::StrCat(group->site->file, ":", group->site->line) : group->id);
+    const Site* site = SiteOrLikelySite(*group);
+    sites.insert(site != nullptr ? absl::StrCat(site->file, ":", site->line) : group->id);
   }
   return sites.size();
 }

@@ -184,9 +184,15 @@ await run({
     assert.deepStrictEqual(outstanding(report, 'wasm', 'wasm-memory').bytes % WASM_PAGE, 0);
     assert(outstanding(report, 'wasm', 'wasm-memory').bytes >= 3 * WASM_PAGE, JSON.stringify(groupsOf(report, 'wasm')));
     // Compressors allocate on a libuv pool thread, where no JavaScript is on the stack.
-    const pooled = (kind) => sum(report.groups.filter((g) => g.kind === kind && g.threads.includes('libuv pool')), 'liveBytes');
+    const ofPool = (kind) => report.groups.filter((g) => g.kind === kind && g.threads.includes('libuv pool') && g.liveBytes > 0);
+    const pooled = (kind) => sum(ofPool(kind), 'liveBytes');
     assert(pooled('zlib') > 100_000, `zlib: ${JSON.stringify(report.kinds)}`);
     assert(pooled('brotli') + outstanding(report, 'brotli', 'brotli').bytes > 1_000, `brotli: ${JSON.stringify(report.kinds)}`);
+    for (const { site, likelySite } of ofPool('zlib')) {
+      const { function: name, line, objects, allObjects } = likelySite;
+      const made = positionOf(program, 'function deflate').line;
+      assert.deepStrictEqual([site, name, line, objects, allObjects], [null, 'deflate', made, 1, 1]);
+    }
     assert(outstanding(report, 'digest', 'openssl').blocks > 0, `openssl: ${kinds('digest')}`);
     const holdsBlob = groupsOf(report, 'blob').filter((g) => g.liveBytes >= 60013);
     assert.strictEqual(sum(holdsBlob, 'liveBytes') % 60013, 0, `blob on ${MAJOR}: ${JSON.stringify(holdsBlob)}`);

@@ -25,7 +25,8 @@ constexpr StreamRow kStreams[] = {
 };
 
 const StreamRow* StreamOf(const Group& group) {
-  if (group.site.has_value() || !group.origin.has_value() || group.live_blocks == 0) return nullptr;
+  const bool of_the_pool = group.threads.size() == 1 && group.threads.front() == "libuv pool";  // see threads.h
+  if (!of_the_pool || group.site.has_value() || !group.origin.has_value() || group.live_blocks == 0) return nullptr;
   const auto found = std::find_if(std::begin(kStreams), std::end(kStreams), [&](const StreamRow& row) {
     return row.kind == group.kind && absl::StartsWith(group.origin->function, View(row.origin));
   });
@@ -40,15 +41,19 @@ bool IsWhereStreamsAreMade(const Group& group, const StreamRow& row) {
 // Of streams that go and streams that stay, those that stay hold what stays.
 std::optional<LikelySite> FindSite(const std::vector<Group>& groups, const Group& of, const StreamRow& row) {
   const Group* best = nullptr;
-  uint64_t all = 0;
   for (const Group& group : groups) {
     if (!IsWhereStreamsAreMade(group, row)) continue;
-    all += group.live_blocks;
     const auto rank = [&](const Group& one) { return std::pair(one.verdict == of.verdict, one.live_blocks); };
     if (best == nullptr || rank(group) > rank(*best)) best = &group;
   }
   if (best == nullptr) return std::nullopt;
-  return LikelySite{*best->site, best->live_blocks, all};
+  LikelySite likely = {*best->site};
+  for (const Group& group : groups) {  // a site can be in several: --group-by=stack
+    if (!IsWhereStreamsAreMade(group, row)) continue;
+    likely.all_objects += group.live_blocks;
+    if (group.site == best->site) likely.objects += group.live_blocks;
+  }
+  return likely;
 }
 
 }  // namespace

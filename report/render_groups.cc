@@ -33,10 +33,12 @@ std::string SiteText(const Site& site, const std::string& directory, int columns
   return FitEnd(absl::StrCat(function, function.empty() ? "" : "  ", location, package), columns);
 }
 
-std::string LikelySentence(const LikelySite& likely) {
-  const std::string made = likely.objects == likely.all_objects ? absl::StrCat("all ", Plural(likely.objects, "stream"))
-                                                                : absl::StrCat(FormatCount(likely.objects), " of ",
-                                                                               Plural(likely.all_objects, "stream"));
+std::string LikelySentence(const LikelySite& likely, std::optional<uint64_t> error) {
+  const absl::string_view mark = View(EstimateMark(error));
+  const std::string all = absl::StrCat(mark, Plural(likely.all_objects, "stream"));
+  const std::string made = likely.objects == likely.all_objects
+                               ? absl::StrCat("all ", all)
+                               : absl::StrCat(mark, FormatCount(likely.objects), " of ", all);
   return absl::StrCat("by number: ", made, " of this sort that ", likely.all_objects == 1 ? "is" : "are",
                       " outstanding ", likely.objects == 1 ? "was" : "were", " created there");
 }
@@ -100,7 +102,7 @@ void WriteInFull(const Report& report, const FullGroup& shown, const TextOptions
   if (group.site.has_value()) out->Line("  site     " + SiteText(*group.site, directory, columns));
   if (group.likely_site.has_value()) {
     out->Line("  likely   " + SiteText(group.likely_site->site, directory, columns));
-    out->Wrapped("           ", LikelySentence(*group.likely_site));
+    out->Wrapped("           ", LikelySentence(*group.likely_site, group.live_bytes_error));
   }
   if (group.origin.has_value()) out->Line("  origin   " + FitMiddle(OriginText(*group.origin), columns));
   const std::string threads = absl::StrJoin(group.threads, ", ");

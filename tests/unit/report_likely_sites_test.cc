@@ -59,6 +59,24 @@ TEST(LikelySites, StreamsThatAreGoneHoldNothing) {
   EXPECT_FALSE(groups[0].likely_site.has_value());
 }
 
+TEST(LikelySites, WhatOtherThreadsAllocatedIsNotOfTheStreams) {
+  std::vector<Group> groups = {OfThePool(Kind::kZlib, "inflateInit2_", 5),
+                               Made("compress", 4, 188, Verdict::kGrowing, "node::ZlibStream::New")};
+  groups[0].threads = {"main"};
+  AddLikelySites(&groups);
+  EXPECT_FALSE(groups[0].likely_site.has_value());
+}
+
+TEST(LikelySites, ALineInSeveralGroupsCountsAsOne) {
+  std::vector<Group> groups = {OfThePool(Kind::kZlib, "deflateInit2_", 940),
+                               Made("compress", 4, 100, Verdict::kGrowing, "node::ZlibStream::New"),
+                               Made("compress", 4, 88, Verdict::kGrowing, "node::ZlibStream::New"),
+                               Made("fetch", 9, 12, Verdict::kGrowing, "node::ZlibStream::New")};
+  AddLikelySites(&groups);
+  EXPECT_EQ(groups[0].likely_site->objects, 188u);
+  EXPECT_EQ(groups[0].likely_site->all_objects, 200u);
+}
+
 TEST(LikelySites, AreShownAsLikely) {
   Report report;
   report.process.working_directory = "/srv/app";
@@ -71,6 +89,8 @@ TEST(LikelySites, AreShownAsLikely) {
   EXPECT_THAT(text, testing::HasSubstr("  likely   compress  server.js:4:7\n           by number: all 188 streams of "
                                        "this sort that are outstanding were created there\n"));
   EXPECT_THAT(text, testing::HasSubstr(" at 1 site,"));
+  report.groups[0].live_bytes_error = 50'000;
+  EXPECT_THAT(RenderText(report, {}), testing::HasSubstr("by number: all ~188 streams")) << "of a sample";
   const std::string json = RenderJson(report);
   EXPECT_THAT(json, testing::HasSubstr("\"likelySite\""));
   EXPECT_THAT(json, testing::HasSubstr("\"objects\": 188"));

@@ -1,13 +1,8 @@
 // nodeleak snapshot PID|RECORDING -o FILE
-#include <optional>
-
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
 #include "cli/console.h"
-#include "recording/byte_source.h"
 #include "recording/copy.h"
-#include "recording/process.h"
-#include "recording/raw_reader.h"
 #include "tracer/live_recording.h"
 
 namespace nodeleak::cli {
@@ -15,12 +10,8 @@ namespace {
 
 // A process with a garbage collector writes it now, as far as the file itself tells.
 bool HasCollector(const std::string& path) {
-  const absl::StatusOr<recording::FileSource> source = recording::FileSource::Open(path);
-  if (!source.ok()) return false;
-  const absl::StatusOr<recording::Header> header = recording::ReadHeader(*source);
-  return header.ok() && (header->flags & recording::kIsNode) != 0 && (header->flags & recording::kIsSnapshot) == 0 &&
-         header->state == static_cast<uint32_t>(recording::ProcessState::kRecording) &&
-         recording::IsProcessRunning(header->pid, header->process_start_ticks);
+  const absl::StatusOr<recording::Header> header = tracer::LiveRecording::Peek(path);
+  return header.ok() && (header->flags & recording::kIsNode) != 0;
 }
 
 absl::Status CollectAndCopy(const std::string& path, const std::string& output) {

@@ -89,12 +89,6 @@ absl::Status CheckMapped(uint32_t pid, int fd) {
       absl::StrCat("process ", pid, " does not write this file (is it a copy? ask by pid instead)"));
 }
 
-absl::StatusOr<Header> ReadHeaderOf(int fd) {
-  absl::StatusOr<recording::FileSource> source = recording::FileSource::Open(absl::StrCat("/proc/self/fd/", fd));
-  if (!source.ok()) return source.status();
-  return recording::ReadHeader(*source);
-}
-
 absl::Status CheckCanAnswer(const Header& header) {
   if ((header.flags & recording::kIsSnapshot) != 0)
     return absl::FailedPreconditionError("it is a copy, no process writes it: ask by pid instead");
@@ -113,12 +107,20 @@ absl::StatusOr<std::string> RecordingOf(const std::string& pid_or_path) {
   return pid.has_value() ? FindRecordingOfProcess(*pid) : pid_or_path;
 }
 
+absl::StatusOr<Header> LiveRecording::Peek(const std::string& path) {
+  absl::StatusOr<recording::FileSource> source = recording::FileSource::Open(path);
+  if (!source.ok()) return source.status();
+  absl::StatusOr<Header> header = recording::ReadHeader(*source);
+  if (!header.ok()) return header.status();
+  if (absl::Status status = CheckCanAnswer(*header); !status.ok()) return status;
+  return header;
+}
+
 absl::StatusOr<LiveRecording> LiveRecording::Open(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, "cannot open it");
-  absl::StatusOr<Header> header = ReadHeaderOf(fd.get());
+  absl::StatusOr<Header> header = Peek(absl::StrCat("/proc/self/fd/", fd.get()));
   if (!header.ok()) return header.status();
-  if (absl::Status status = CheckCanAnswer(*header); !status.ok()) return status;
   if (absl::Status status = CheckMapped(header->pid, fd.get()); !status.ok()) return status;
   void* page = mmap(nullptr, recording::kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (page == MAP_FAILED) return absl::ErrnoToStatus(errno, "cannot map it");

@@ -18,6 +18,8 @@ absl::StatusOr<std::string> RecordingOf(const std::string& pid_or_path);
 
 class LiveRecording {
  public:
+  // The header, if its process can be asked as far as the file itself tells; errors say why not.
+  static absl::StatusOr<recording::Header> Peek(const std::string& path);
   // Errors say why the process of `path` cannot be asked.
   static absl::StatusOr<LiveRecording> Open(const std::string& path);
   LiveRecording(LiveRecording&& other) noexcept;

@@ -34,8 +34,8 @@ bool IsRecording();
 bool StartRecording(const RecorderOptions& options, const char** why);
 
 // A line for the launcher, which reads them when the command has ended: the path of a recording, or "!" and a sentence.
-// False: it cannot be reached.
-bool TellLauncher(const char* index_path, const char* line);
+// It may be out of reach: gone, or another user's.
+void TellLauncher(const char* index_path, const char* line);
 
 // Which recording of this process it is: what is remembered of an earlier one (indices into its tables) is void.
 uint32_t RecordingNumber();

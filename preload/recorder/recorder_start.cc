@@ -191,30 +191,27 @@ ControlPage* MakeControlPage() {
   return page;
 }
 
-}  // namespace
-
-namespace {
 // A link's text counts for no limit of files' sizes.
-bool TellByLink(const char* index_path, const char* line) {
+void TellByLink(const char* index_path, const char* line) {
   char link[kMaxPath];
   const int length = snprintf(link, sizeof link, "%s.%ld", index_path, RawSyscall(SYS_getpid));
-  return length > 0 && static_cast<size_t>(length) < sizeof link &&
-         RawSyscall(SYS_symlink, reinterpret_cast<long>(line), reinterpret_cast<long>(link)) == 0;
+  if (length > 0 && static_cast<size_t>(length) < sizeof link)
+    RawSyscall(SYS_symlink, reinterpret_cast<long>(line), reinterpret_cast<long>(link));
 }
+
 }  // namespace
 
-bool TellLauncher(const char* index_path, const char* line) {
-  if (index_path == nullptr) return false;
+void TellLauncher(const char* index_path, const char* line) {
+  if (index_path == nullptr) return;
   const long fd = RawSyscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(index_path), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (fd < 0) return false;
+  if (fd < 0) return;
   char text[kMaxPath + 1];
   size_t length = 0;
   for (; line[length] != '\0' && length < kMaxPath; ++length) text[length] = line[length];
   text[length++] = '\n';
   const long written = RawWritingSyscall(SYS_write, fd, reinterpret_cast<long>(text), static_cast<long>(length));
   RawSyscall(SYS_close, fd);
-  if (written == -EFBIG) return TellByLink(index_path, line);
-  return written == static_cast<long>(length);
+  if (written == -EFBIG) TellByLink(index_path, line);
 }
 
 bool StartRecording(const RecorderOptions& options, const char** why) {

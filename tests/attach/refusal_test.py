@@ -213,9 +213,11 @@ class RefusalTest(AttachTest):
             self.limit_files(target, resource.RLIM_INFINITY)
             self.nodeleak('attach', '--keep', '--quiet', '--output=kept.rec', target.pid)
             self.limit_files(target, 0)
-            time.sleep(0.5)
+            kept = lambda: ' '.join(self.nodeleak('report', 'kept.rec').stdout.split())
+            while full not in kept():
+                time.sleep(0.05)
             self.nodeleak('detach', target.pid)
-            self.assertIn(full, ' '.join(self.nodeleak('report', 'kept.rec').stdout.split()))
+            self.assertIn(full, kept())
             self.assertEqual(7, target.end('x')[0])
 
     def test_a_process_that_ends_meanwhile(self):

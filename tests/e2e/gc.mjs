@@ -4,7 +4,7 @@ import assert from 'node:assert';
 import child_process from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
-import { NODE, NODELEAK, file, firstLine, newRecording, nodeleak, record, report, run, start } from './harness.mjs';
+import { NODE, file, firstLine, newRecording, nodeleak, nodeleakLater, record, report, run, start } from './harness.mjs';
 
 const ADDON = JSON.stringify(process.env.NODELEAK_E2E_ADDON);
 const NATIVE = process.env.NODELEAK_E2E_NATIVE;
@@ -30,14 +30,9 @@ async function withProgram(code, act, options) {
   }
 }
 
-// Asks without blocking this process: it may be the load, too.
 function collectLater(target) {
-  const child = child_process.spawn(NODELEAK, ['gc', '--format=json', String(target)], { stdio: ['ignore', 'pipe', 'pipe'] });
-  let stdout = '', stderr = '';
-  child.stdout.on('data', (chunk) => { stdout += chunk; });
-  child.stderr.on('data', (chunk) => { stderr += chunk; });
-  const answer = new Promise((done) => child.on('close', (status, signal) =>
-    done({ status, signal, stderr, what: status === 0 ? JSON.parse(stdout) : undefined })));
+  const { child, result } = nodeleakLater(['gc', '--format=json', String(target)]);
+  const answer = result.then(({ stdout, ...rest }) => ({ ...rest, what: rest.status === 0 ? JSON.parse(stdout) : undefined }));
   return { child, answer };
 }
 

@@ -67,6 +67,15 @@ export function record(command, options = {}) {
   return { ...result, recording, report: report(recording) };
 }
 
+// Runs the tool without blocking this process: it may be the load, too, and its clocks go on.
+export function nodeleakLater(args) {
+  const child = child_process.spawn(NODELEAK, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '', stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk) => { stdout += chunk; });
+  child.stderr.setEncoding('utf8').on('data', (chunk) => { stderr += chunk; });
+  return { child, result: new Promise((done) => child.on('close', (status, signal) => done({ status, signal, stdout, stderr }))) };
+}
+
 // Starts a command under us; the caller talks to it by pipes.
 export function start(command, options = {}) {
   const recording = newRecording();

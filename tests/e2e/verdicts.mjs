@@ -1,9 +1,8 @@
 // Every program of verdict_programs.cjs gets the verdict that it deserves, and none that is innocent is ever called
 // growing: at its end, and from copies of its recording made after a quarter and a half of the run.
 import assert from 'node:assert';
-import child_process from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { MAJOR, NODE, NODELEAK, firstLine, groupsOf, newRecording, run, start } from './harness.mjs';
+import { MAJOR, NODE, firstLine, groupsOf, newRecording, nodeleakLater, run, start } from './harness.mjs';
 
 const PROGRAMS = fileURLToPath(new URL('verdict_programs.cjs', import.meta.url));
 const ADDON = process.env.NODELEAK_E2E_FINALIZERS;
@@ -94,18 +93,16 @@ const WITH_GC = {
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-// The clocks of the other runs go on meanwhile.
-async function nodeleakLater(args) {
-  const child = child_process.spawn(NODELEAK, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  let stdout = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk) => { stdout += chunk; });
-  assert.strictEqual(await new Promise((done) => child.on('close', done)), 0);
+async function outputOf(...args) {
+  const { status, stdout, stderr } = await nodeleakLater(args).result;
+  if (stderr !== '') console.error(stderr);
+  assert.strictEqual(status, 0);
   return stdout;
 }
 
 async function copy(recording, options) {
   const target = newRecording();
-  await nodeleakLater(['snapshot', ...options, recording, '-o', target]);
+  await outputOf('snapshot', ...options, recording, '-o', target);
   return target;
 }
 
@@ -126,7 +123,7 @@ async function recordings(name, nodeFlags, copyOptions, cuts = CUTS) {
 async function reports(...run) {
   const made = [];
   for (const recording of await recordings(...run))
-    made.push(JSON.parse(await nodeleakLater(['report', '--format=json', recording])));
+    made.push(JSON.parse(await outputOf('report', '--format=json', recording)));
   return made;
 }
 
